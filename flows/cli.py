@@ -1,0 +1,243 @@
+"""The command `ragloop`: each command is a few lines that call one function and print its result.
+
+Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 the work
+failed, 2 wrong usage or bad input, 3 busy. Nothing heavy is imported before it is needed, so that
+`--help` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rag.errors import InputError, RagError
+
+if TYPE_CHECKING:
+    from rag.artifacts import Artifacts
+    from rag.params import Params
+
+MAX_PROBLEMS = 20
+
+app = typer.Typer(
+    help="Keeps a retrieval-augmented question answerer current.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data = typer.Typer(help="Check and take in documents and questions.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show library output, and tracebacks of errors.")
+]
+Limit = Annotated[int, typer.Option("--limit", "-k", min=1, help="How many passages to show.")]
+
+
+@app.command()
+def init(debug: Debug = False) -> None:
+    """Create and migrate the stores; every other command does it too where needed."""
+    from flows import stores, terminal
+
+    artifacts, params = _project(debug=debug)
+    done = stores.initialise(artifacts, params)
+    for line in done or ["everything is in place"]:
+        terminal.result_console().print(line, soft_wrap=True)
+
+
+@app.command()
+def run(
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Write a value to params.yaml first. Repeatable."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run every stage again, changed or not.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Retrain now: data to verdict."""
+    from flows import manual, terminal, verdict
+
+    artifacts, params = _project(changes or (), debug=debug)
+    reached = manual.retrain_now(artifacts, params, changes or (), force=force)
+    if as_json:
+        _print_json(reached.to_json())
+    else:
+        verdict.print_verdict(terminal.result_console(), reached)
+
+
+@app.command()
+def up(debug: Debug = False) -> None:
+    """Serve Prefect, MLflow and the schedule until Ctrl-C."""
+    from flows import up as serving
+
+    serving.run(*_project(debug=debug))
+
+
+@app.command()
+def ask(question: str, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Answer a question from the champion, with evidence."""
+    from flows import answers
+
+    found = answers.ask(*_project(debug=debug), question)
+    _print_json(found) if as_json else answers.print_answer(found)
+
+
+@app.command()
+def search(text: str, limit: Limit = 5, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Show the passages that the champion finds."""
+    from flows import answers
+
+    found = answers.search(*_project(debug=debug), text, limit)
+    _print_json(found) if as_json else answers.print_passages(found["passages"])
+
+
+@app.command()
+def releases(as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the registered releases, newest first."""
+    from flows import answers
+
+    rows = answers.list_releases(*_project(debug=debug))
+    _print_json(rows) if as_json else answers.print_releases(rows)
+
+
+@app.command()
+def score(
+    predictions: Path,
+    references: Path,
+    stem: Annotated[bool, typer.Option("--stem", help="ROUGE on word stems (English).")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Metrics of a file of predictions against a file of references."""
+    from flows import settings, terminal
+    from flows.verdict import scores_table
+
+    settings.silence(debug=debug, offline=True)
+    from rag.evaluation.score_files import score_files
+
+    found = score_files(predictions, references, stem=stem)
+    if as_json:
+        _print_json(found)
+    else:
+        terminal.result_console().print(scores_table(found))
+
+
+@data.command("check")
+def data_check(path: Path, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Read documents and questions and report every problem in them."""
+    from dataclasses import asdict
+
+    from flows import settings
+
+    settings.silence(debug=debug, offline=True)
+    from rag.corpus import check_corpus
+
+    _print_summary(asdict(check_corpus(path)), as_json=as_json)
+
+
+@data.command("import")
+def data_import(
+    source: Annotated[str, typer.Argument(metavar="PATH", help="A folder, a file or hf:NAME.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of what data/raw/ holds.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Take documents and questions into data/raw/."""
+    from dataclasses import asdict
+
+    from flows import manual
+
+    from_hub = source.startswith("hf:")
+    artifacts, params = _project(debug=debug, offline=False if from_hub else None)
+    summary = manual.import_data(artifacts, params, source, replace=replace)
+    _print_summary(asdict(summary), as_json=as_json)
+
+
+def main() -> None:
+    """Runs a command and exits with the code of its error."""
+    sys.excepthook = _print_unexpected
+    try:
+        app()
+    except RagError as error:
+        if _shows_tracebacks():
+            traceback.print_exc()
+        print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(1)
+
+
+def print_error(error: RagError) -> None:
+    """One line for each problem, at most MAX_PROBLEMS of them, then what to do."""
+    problems = error.problems if isinstance(error, InputError) else (str(error),)
+    for problem in problems[:MAX_PROBLEMS]:
+        print(f"error: {problem}", file=sys.stderr)
+    if len(problems) > MAX_PROBLEMS:
+        print(f"... and {len(problems) - MAX_PROBLEMS} more", file=sys.stderr)
+    if isinstance(error, InputError) and error.hint:
+        print(error.hint, file=sys.stderr)
+
+
+def _print_unexpected(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """What nobody foresaw: still one line; Python's exit code for it is 1."""
+    if _shows_tracebacks():
+        sys.__excepthook__(kind, error, trace)
+        return
+    first = (str(error).strip() or "no message").splitlines()[0]
+    print(f"error: {kind.__name__}: {first} (--debug shows where)", file=sys.stderr)
+
+
+def _shows_tracebacks() -> bool:
+    return "--debug" in sys.argv[1:]
+
+
+def _project(
+    changes: list[str] | tuple[str, ...] = (), *, debug: bool, offline: bool | None = None
+) -> tuple[Artifacts, Params]:
+    """The project in the working directory, with the environment set for it."""
+    from flows import settings
+    from rag.artifacts import Artifacts
+    from rag.params import load_params
+
+    artifacts = Artifacts.here()
+    params = load_params(artifacts.params, changes)
+    settings.configure(artifacts, params, debug=debug, offline=offline)
+    return artifacts, params
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json(summary)
+        return
+    languages = ", ".join(f"{name} {count}" for name, count in summary["languages"].items())
+    print(
+        f"{summary['documents']} documents ({languages}; {summary['words']} words), "
+        f"{summary['questions']} questions ({summary['unanswerable']} unanswerable)"
+    )
+    if summary["ignored"]:
+        print(f"ignored: {', '.join(summary['ignored'])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""One writer per project: the lock that the flow and the command line take alike.
+
+The lock is the kernel's, on `.ragloop/lock`, so it is free the moment its holder and the holder's
+guards are gone, however they died; nothing has to judge whether a file is stale. The file says who
+holds it, for people and for messages: pid, start of the process, host, what, since; its
+modification time is the heartbeat. Where hosts share the folder, another host's heartbeat counts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rag.errors import BusyError
+
+HEARTBEAT_SECONDS = 10.0
+#: A holder on another host that has been silent for this long is dead.
+SILENCE_SECONDS = 6 * HEARTBEAT_SECONDS
+#: How long to wait for the guards of a holder that was killed.
+TAKEOVER_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds the lock; `process_started` is in seconds since the epoch, `since` is UTC."""
+
+    pid: int
+    process_started: float
+    host: str
+    what: str
+    since: str
+
+    @property
+    def is_here(self) -> bool:
+        return self.host == platform.node()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether this very process still runs; only known on its own host."""
+        import psutil
+
+        try:
+            started = psutil.Process(self.pid).create_time()
+        except psutil.NoSuchProcess:
+            return False
+        return abs(float(started) - self.process_started) < 1.0
+
+    def spoken(self) -> str:
+        """For example `ragloop run (pid 1234 on host9, since 2026-11-22 14:03:22 UTC)`."""
+        return f"{self.what} (pid {self.pid} on {self.host}, since {self.since})"
+
+
+@dataclass
+class _Held:
+    descriptor: int
+    depth: int
+    stop: threading.Event
+
+
+_held: dict[Path, _Held] = {}
+
+
+@contextmanager
+def hold(path: Path, what: str) -> Iterator[None]:
+    """Holds the lock for the block; BusyError at once when another live process has it.
+
+    A process that holds it already may hold it again: the command line takes it, then the flow.
+    """
+    key = path.resolve()
+    if key in _held:
+        _held[key].depth += 1
+    else:
+        _held[key] = _acquire(key, what)
+    try:
+        yield
+    finally:
+        held = _held[key]
+        held.depth -= 1
+        if held.depth == 0:
+            del _held[key]
+            held.stop.set()
+            os.ftruncate(held.descriptor, 0)
+            os.close(held.descriptor)
+
+
+def holder(path: Path) -> Holder | None:
+    """Who holds the lock, as its file says; None when nobody does or nothing is written yet."""
+    try:
+        return Holder(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def held_descriptors() -> tuple[int, ...]:
+    """File descriptors of the locks that this process holds, for its guards to inherit."""
+    return tuple(held.descriptor for held in _held.values())
+
+
+def _acquire(path: Path, what: str) -> _Held:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _lock(descriptor, path)
+        _refuse_other_host(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(asdict(_this_process(what))).encode(), 0)
+    stop = threading.Event()
+    threading.Thread(target=_beat, args=(path, stop), daemon=True, name="lock heartbeat").start()
+    return _Held(descriptor, 1, stop)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    deadline = time.monotonic() + TAKEOVER_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found = holder(path)
+            dying = found is not None and found.is_here and not found.is_alive
+            if not dying or time.monotonic() > deadline:
+                raise _busy(found) from None
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _refuse_other_host(path: Path) -> None:
+    """Not every shared file system passes on locks between hosts; heartbeats it does."""
+    found = holder(path)
+    if found and not found.is_here and time.time() - path.stat().st_mtime < SILENCE_SECONDS:
+        raise _busy(found)
+
+
+def _busy(found: Holder | None) -> BusyError:
+    if found is None:
+        return BusyError("busy: another run of this project has just started; try again later")
+    way_out = f"stop it with: kill {found.pid}" if found.is_here else "stop it on its host"
+    return BusyError(f"busy: {found.spoken()} is at work; wait for it, or {way_out}")
+
+
+def _this_process(what: str) -> Holder:
+    import psutil
+
+    return Holder(
+        pid=os.getpid(),
+        process_started=psutil.Process().create_time(),
+        host=platform.node(),
+        what=what,
+        since=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+    )
+
+
+def _beat(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_SECONDS):
+        os.utime(path)

@@ -1,0 +1,78 @@
+"""What the command line starts by hand under the project's lock: a run, and data taken in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from flows import lock, server, stores, terminal
+from flows.verdict import Verdict
+from rag.artifacts import Artifacts
+from rag.errors import RagError
+from rag.params import Params, parse_params
+
+if TYPE_CHECKING:
+    from rag.corpus import CorpusSummary
+
+
+def retrain_now(
+    artifacts: Artifacts, params: Params, changes: Sequence[str], *, force: bool
+) -> Verdict:
+    """Runs the flow `retrain` in this process; its errors are raised here.
+
+    `changes` are written to params.yaml first: DVC reads it there, and dvc.lock must agree with it.
+    """
+    with lock.hold(artifacts.lock, "ragloop run"):
+        stores.initialise(artifacts, params)
+        if changes:
+            write_changes(artifacts, changes)
+        with server.prefect_api(artifacts):
+            from flows.retrain import retrain
+
+            state: Any = retrain(force=force, return_state=True)
+            reached = state.result()
+    if not isinstance(reached, Verdict):
+        raise RagError(f"the run ended as {state.name}: {state.message}")
+    return reached
+
+
+def import_data(
+    artifacts: Artifacts, params: Params, source: str, *, replace: bool
+) -> CorpusSummary:
+    """Takes documents and questions into `data/raw/`; the next run records them."""
+    from rag.corpus import import_corpus
+
+    with lock.hold(artifacts.lock, "ragloop data import"):
+        return import_corpus(source, artifacts.raw, replace=replace)
+
+
+def write_changes(artifacts: Artifacts, changes: Sequence[str]) -> None:
+    """Writes `section.key=value` into params.yaml and keeps its comments; all of them or none."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.representer.add_representer(type(None), _write_null)
+    tree = yaml.load(artifacts.params.read_text(encoding="utf-8"))
+    for change in changes:
+        key, _, value = change.partition("=")
+        *parents, leaf = key.split(".")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+        node[leaf] = yaml.load(value)
+    text = StringIO()
+    yaml.dump(tree, text)
+    written = text.getvalue()
+    parse_params(YAML(typ="safe").load(written), source=artifacts.params.name)
+    temporary = artifacts.params.with_suffix(".yaml.tmp")
+    temporary.write_text(written, encoding="utf-8")
+    temporary.replace(artifacts.params)
+    terminal.say(f"  [dim]written to {artifacts.params.name}:[/] {', '.join(changes)}")
+
+
+def _write_null(representer: Any, _: None) -> Any:
+    """`key: null`, as the file has it, where ruamel writes nothing."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")

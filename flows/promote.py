@@ -1,0 +1,111 @@
+"""From finished stages to a release: compare, decide, register, switch, and write it down.
+
+Only the outcome PROMOTE moves the alias `champion`; whatever fails before leaves it where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from flows.key import concluded_row
+from rag.artifacts import Artifacts
+from rag.errors import ReleaseError
+from rag.params import Params, load_params
+from rag.records import read_questions, read_table
+
+if TYPE_CHECKING:
+    from pyarrow import Table
+
+    from rag.release.gate import Decision
+    from rag.release.registry import ReleaseVersion
+
+
+def champion_predictions(artifacts: Artifacts, params: Params, champion: ReleaseVersion) -> Table:
+    """The champion's answers to today's test questions, given now and by today's code."""
+    from rag.reading.answerer import QuestionAnswerer
+    from rag.release import registry
+    from rag.stages import predict_with
+
+    bundle = registry.local_bundle(artifacts, params, champion.version)
+    released = Artifacts(bundle, state_folder=artifacts.state)
+    answerer = QuestionAnswerer.load(released, load_params(released.params))
+    try:
+        return predict_with(answerer, read_questions(artifacts.questions, "test"), "champion")
+    finally:
+        answerer.close()
+
+
+def decide(artifacts: Artifacts, params: Params, champion: Table | None) -> Decision:
+    """The gate's decision about what the stages have left; without a champion, by the baselines."""
+    import pyarrow.compute as pc
+
+    from rag.release import gate
+
+    predictions = read_table(artifacts.predictions)
+    tables = {
+        system: predictions.filter(pc.equal(predictions["system"], system))
+        for system in ("tuned", *params.evaluate.baselines)
+    }
+    challenger = tables.pop("tuned")
+    return gate.decide(challenger, champion, tables, params.gate, seed=params.seed)
+
+
+def conclude(
+    artifacts: Artifacts,
+    params: Params,
+    decision: Decision,
+    *,
+    key: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    champion: ReleaseVersion | None,
+) -> dict[str, Any]:
+    """Registers the release, points the alias that the decision allows, and returns the ledger row.
+
+    ReleaseError, after the ledger has its row, where the gate could not decide.
+    """
+    from rag.release import registry
+    from rag.release.gate import Outcome
+
+    row: dict[str, Any] = {
+        "key": key,
+        "run_id": run_id,
+        "tags": dict(tags),
+        "decision": decision.to_json(),
+    }
+    before = champion.version if champion else None
+    if decision.outcome is Outcome.ERROR:
+        _write_down(artifacts, {**row, "version": None, "champion": before}, "ERROR")
+        raise ReleaseError(f"the gate cannot decide: {'; '.join(decision.reasons)}")
+    version = registry.register(artifacts, params, run_id=run_id, tags=tags, decision=decision)
+    after = before
+    if decision.outcome is Outcome.PROMOTE:
+        after = registry.switch_champion(params, version, expected=before).version
+    else:
+        registry.set_challenger(params, version)
+    row |= {"version": version, "champion_before": before, "champion": after}
+    return _write_down(artifacts, row, decision.outcome.value)
+
+
+def confirm_champion(artifacts: Artifacts, key: str, champion: ReleaseVersion) -> None:
+    """Adds the ledger row of a promotion that was made but, after a crash, never written down."""
+    from rag.release import ledger
+
+    if concluded_row(ledger.read(artifacts.ledger), key) is None:
+        row = {
+            "key": key,
+            "run_id": champion.run_id,
+            "version": champion.version,
+            "champion": champion.version,
+            "tags": dict(champion.tags),
+        }
+        _write_down(artifacts, row, "PROMOTE")
+
+
+def _write_down(artifacts: Artifacts, row: Mapping[str, Any], outcome: str) -> dict[str, Any]:
+    from rag.release import ledger
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return ledger.append(artifacts.ledger, {"time": now, "outcome": outcome, **row})

@@ -1,0 +1,162 @@
+"""How a function becomes a step of a flow: a Prefect task with one line on the terminal."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from prefect import Task, get_run_logger
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+
+from flows import dvc, terminal
+from rag.errors import RagError
+from rag.progress import read_progress
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State, TaskRun
+
+    from rag.artifacts import Artifacts
+    from rag.stages import Stage
+    from rag.tracking import RunTracker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_RETRY_DELAYS_SECONDS: list[float] = [2, 10]
+
+
+def io_task(
+    name: str, function: Callable[P, R], detail: Callable[[R], str] = lambda _: ""
+) -> Task[P, R]:
+    """A task that talks to a store or a server: tried again where that fails for the moment."""
+    return _task(name, function, detail, retries=len(_RETRY_DELAYS_SECONDS))
+
+
+def task(
+    name: str, function: Callable[P, R], detail: Callable[[R], str] = lambda _: ""
+) -> Task[P, R]:
+    """A task that calls one function, once."""
+    return _task(name, function, detail, retries=0)
+
+
+def stage_task(stage: Stage) -> Task[..., dvc.StageRun]:
+    """The task of one stage, run by DVC; its state is called Cached where nothing changed."""
+
+    def run(artifacts: Artifacts, tracker: RunTracker, *, force: bool) -> State[dvc.StageRun]:
+        logger = get_run_logger()
+        history = _History(artifacts.history, tracker)
+        with terminal.step(stage.name) as step:
+
+            def poll() -> None:
+                history.follow()
+                progress = read_progress(dvc.progress_file(artifacts))
+                if progress:
+                    step.advance_to(*progress)
+
+            done = dvc.reproduce(stage.name, artifacts, force=force, on_line=logger.info, poll=poll)
+            history.finish()
+            cached = done.result == "Cached"
+            step.finish("unchanged" if cached else stage.summary.rstrip("."), same=cached)
+        return Completed(name=done.result if cached else "Completed", data=done)
+
+    return Task[..., Any](
+        run,
+        name=stage.name,
+        task_run_name=stage.name,
+        description=stage.summary,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+
+
+def log_results(tracker: RunTracker, artifacts: Artifacts, tags: Mapping[str, str]) -> None:
+    """All that the stages left, into the MLflow run; the reader as checkpoint of its best step."""
+    tracker.set_tags(tags)
+    tracker.log_data(artifacts, tags["data_hash"])
+    tracker.log_evaluation(artifacts)
+    reader = json.loads((artifacts.reader / "reader.json").read_text(encoding="utf-8"))
+    tracker.log_checkpoint(
+        artifacts.reader,
+        name="reader",
+        step=int(reader["best_step"]),
+        metrics={
+            f"dev_{name.removeprefix('dev_')}": value for name, value in reader["dev"].items()
+        },
+    )
+
+
+def run_name() -> str:
+    """What Prefect calls a run: when it was made, in UTC."""
+    return f"retrain {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def is_scheduled() -> bool:
+    """Whether this flow run was started by a deployment, not by hand on the command line."""
+    from prefect.runtime import deployment
+
+    return deployment.id is not None
+
+
+class _History:
+    """Hands the training curve to MLflow as it grows, and only what this run has written."""
+
+    def __init__(self, path: Path, tracker: RunTracker) -> None:
+        self._path = path
+        self._tracker = tracker
+        self._before = self._identity()
+
+    def follow(self) -> None:
+        """New lines, if the file is no longer the one that an earlier run left."""
+        from mlflow.exceptions import MlflowException
+
+        if self._identity() in (None, self._before):
+            return
+        try:
+            self._tracker.follow_history(self._path)
+        except MlflowException as error:
+            # Training goes on; `finish` logs what is missing, or fails.
+            get_run_logger().warning("MLflow is away for the moment: %s", error)
+
+    def finish(self) -> None:
+        """All lines, those of a stage that DVC had already too."""
+        self._tracker.follow_history(self._path)
+
+    def _identity(self) -> tuple[int, int, int] | None:
+        try:
+            facts = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+def _task(
+    name: str, function: Callable[P, R], detail: Callable[[R], str], *, retries: int
+) -> Task[P, R]:
+    @functools.wraps(function)
+    def shown(*args: P.args, **kwargs: P.kwargs) -> R:
+        with terminal.step(name) as step:
+            result = function(*args, **kwargs)
+            step.finish(detail(result))
+        return result
+
+    return Task(
+        shown,
+        name=name,
+        task_run_name=name,
+        retries=retries,
+        retry_delay_seconds=_RETRY_DELAYS_SECONDS[:retries],
+        retry_condition_fn=_may_pass,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+
+
+def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failure may pass by itself: what we say clearly is wrong does not."""
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, RagError)

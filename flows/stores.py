@@ -1,0 +1,130 @@
+"""What has to exist before anything runs: `ragloop init`, which every command calls.
+
+Several processes that first touch a fresh store at once break its migration, and the store stays
+broken. So one process makes all stores while the others wait, and a stamp says that it is done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from flows import dvc
+from rag.artifacts import Artifacts
+from rag.errors import InputError, RagError
+from rag.params import Params
+from rag.release import store
+from rag.release.redaction import without_credentials
+
+_STAMP = "stores.json"
+_LOCK = "stores.lock"
+
+
+def initialise(artifacts: Artifacts, params: Params) -> list[str]:
+    """Makes and migrates whatever is missing; says what was done, nothing when all is in place.
+
+    InputError where the project's folder cannot be used: no git repository, no params.yaml.
+    """
+    if _is_current(artifacts, params):
+        return []
+    below_git_root = _check_git(artifacts.root)
+    artifacts.state.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(artifacts.state / _LOCK):
+        if _is_current(artifacts, params):
+            return []
+        done = []
+        if not (artifacts.root / ".dvc").is_dir():
+            dvc.initialise(artifacts.root, below_git_root=below_git_root)
+            done.append("DVC repository made in .dvc")
+        uri = store.tracking_uri(artifacts, params)
+        store.initialise(uri)
+        done.append(f"MLflow store ready: {without_credentials(uri)}")
+        if _owns_prefect_database():
+            _migrate_prefect()
+            done.append(f"Prefect store ready: {_prefect_database()}")
+        stamp = artifacts.state / _STAMP
+        stamp.write_text(json.dumps(_expected(artifacts, params), indent=2), encoding="utf-8")
+    return done
+
+
+def _is_current(artifacts: Artifacts, params: Params) -> bool:
+    try:
+        stamp = json.loads((artifacts.state / _STAMP).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    uri = store.tracking_uri(artifacts, params)
+    files = [artifacts.root / ".dvc" / "config"]
+    if uri.startswith(store.SQLITE):
+        files.append(Path(uri.removeprefix(store.SQLITE)))
+    if _owns_prefect_database():
+        files.append(_prefect_database())
+    return stamp == _expected(artifacts, params) and all(path.is_file() for path in files)
+
+
+def _expected(artifacts: Artifacts, params: Params) -> dict[str, str]:
+    versions = {name: metadata.version(name) for name in ("mlflow", "prefect")}
+    return {
+        **versions,
+        "tracking": str(without_credentials(store.tracking_uri(artifacts, params))),
+    }
+
+
+def _check_git(root: Path) -> bool:
+    """Whether the project lies below its repository's root; InputError without a repository."""
+    hint = "run: git init && git add -A && git commit -m 'Start'"
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--show-toplevel"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise InputError("git is not installed; DVC records data beside the code in git") from None
+    if found.returncode != 0:
+        said = found.stderr.strip().removeprefix("fatal: ")
+        raise InputError(f"{root} is in no usable git repository ({said})", hint=hint)
+    return Path(found.stdout.strip()).resolve() != root.resolve()
+
+
+def _owns_prefect_database() -> bool:
+    """Whether Prefect's data is a file of ours, and not on a server that the user named."""
+    return not any(
+        os.environ.get(name)
+        for name in (
+            "PREFECT_API_URL",
+            "PREFECT_API_DATABASE_CONNECTION_URL",
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+        )
+    )
+
+
+def _prefect_database() -> Path:
+    return Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+
+
+def _migrate_prefect() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0 or not _prefect_database().is_file():
+        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise RagError(f"Prefect's store cannot be made: {' '.join(reason) or 'no reason given'}")
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

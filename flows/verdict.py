@@ -1,0 +1,199 @@
+"""The verdict of a run: before and after, what was decided and why, where to look.
+
+One record, shown as a table on the terminal, as Markdown in Prefect, and as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flows.server import HOST, up_addresses
+from rag.artifacts import Artifacts
+from rag.params import Params
+from rag.release.card import decision_text, read_metrics
+from rag.release.card import metrics_table as markdown_table
+from rag.release.redaction import without_credentials
+
+if TYPE_CHECKING:
+    from pyarrow import Table as PredictionTable
+    from rich.console import Console
+    from rich.table import Table
+
+#: Nothing was done; or everything was done and gave the champion again.
+SKIPPED, SAME = "SKIPPED", "SAME"
+_STYLES = {
+    "PROMOTE": "green",
+    "REJECT": "red",
+    "INCONCLUSIVE": "yellow",
+    SKIPPED: "cyan",
+    SAME: "cyan",
+}
+_TITLES = {
+    "closed_book": "closed book",
+    "zero_shot": "untuned",
+    "champion": "champion",
+    "tuned": "tuned",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run ended. `metrics` is metrics.json with the champion as one more system."""
+
+    outcome: str
+    reasons: tuple[str, ...]
+    key: str
+    version: str | None = None
+    champion: str | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+    decision: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, for `--json`."""
+        return asdict(self)
+
+
+def of_run(
+    artifacts: Artifacts,
+    params: Params,
+    row: Mapping[str, Any],
+    champion: PredictionTable | None,
+    *,
+    page: str,
+) -> Verdict:
+    """The verdict of a run that was decided; `row` is its ledger row, `page` its page in MLflow."""
+    metrics = read_metrics(artifacts.metrics)
+    if champion is not None:
+        from rag.evaluation.scoring import summarize
+
+        settings = params.evaluate
+        scored = summarize(
+            champion, resamples=settings.resamples, confidence=settings.confidence, seed=params.seed
+        )
+        metrics["systems"] |= scored["systems"]
+    return Verdict(
+        outcome=str(row["outcome"]),
+        reasons=tuple(row["decision"]["reasons"]),
+        key=str(row["key"]),
+        version=row["version"],
+        champion=row["champion"],
+        metrics=metrics,
+        run_id=row["run_id"],
+        links={
+            "report": str(artifacts.report.relative_to(artifacts.root)),
+            "run": f"{_mlflow_address(artifacts, params)}/{page}",
+        },
+        decision=row["decision"],
+    )
+
+
+def nothing_changed(artifacts: Artifacts, row: Mapping[str, Any]) -> Verdict:
+    """The verdict of a run whose key has been concluded before, as in that ledger row."""
+    return Verdict(
+        outcome=SKIPPED,
+        reasons=(
+            f"nothing changed since {row['time']}: same data, code, params and models; "
+            f"the verdict was {row['outcome']}",
+            "to run every stage again: ragloop run --force",
+        ),
+        key=str(row["key"]),
+        champion=row["champion"],
+        metrics=read_metrics(artifacts.metrics),
+    )
+
+
+def same_as_champion(key: str, version: str) -> Verdict:
+    """The verdict of a run that was made from what the champion was made from."""
+    reason = "same data, code, params and models as the champion: there is nothing to compare"
+    return Verdict(outcome=SAME, reasons=(reason,), key=key, version=version, champion=version)
+
+
+def print_verdict(console: Console, verdict: Verdict) -> None:
+    """The before/after table and the decision, on a terminal."""
+    from rich.markup import escape
+
+    console.print()
+    if verdict.metrics:
+        console.print(metrics_table(verdict.metrics))
+        console.print()
+    style = _STYLES.get(verdict.outcome, "red")
+    console.print(f"  [bold {style}]{verdict.outcome}[/]  {escape(headline(verdict))}")
+    for reason in verdict.reasons:
+        console.print(f"    [dim]·[/] {escape(reason)}")
+    for name, link in verdict.links.items():
+        console.print(f"    [dim]{name:8}[/] {escape(link)}")
+    console.print()
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> Table:
+    """A row for each metric, a column for each system from the weakest to ours."""
+    from rich import box
+    from rich.table import Table
+
+    systems = [name for name in _TITLES if name in metrics["systems"]]
+    table = Table(
+        title=f"{metrics['n_questions']} test questions of unseen documents, "
+        f"percent ({metrics.get('confidence', 0.95):.0%} interval)",
+        title_style="dim",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("")
+    for system in systems:
+        table.add_column(
+            _TITLES[system], justify="right", style="bold" if system == "tuned" else ""
+        )
+    names = dict.fromkeys(
+        name for system in ("tuned", *systems) for name in metrics["systems"][system]
+    )
+    for name in names:
+        table.add_row(name, *(_cell(metrics["systems"][system].get(name)) for system in systems))
+    return table
+
+
+def headline(verdict: Verdict) -> str:
+    """The outcome in one sentence."""
+    live = f"champion is version {verdict.champion}" if verdict.champion else "no champion yet"
+    if verdict.outcome == "PROMOTE":
+        return f"version {verdict.version} is the champion now"
+    if verdict.outcome == SKIPPED:
+        return f"nothing was trained or registered; {live}"
+    if verdict.outcome == SAME:
+        return f"the run gives the champion, version {verdict.champion}, again"
+    return f"version {verdict.version} is kept as challenger; {live}"
+
+
+def verdict_markdown(verdict: Verdict) -> str:
+    """The same for a page of Prefect."""
+    parts = [f"## {verdict.outcome}: {headline(verdict)}"]
+    if verdict.decision:
+        parts.append(decision_text(verdict.decision))
+    else:
+        parts += [f"- {reason}" for reason in verdict.reasons]
+    if verdict.metrics:
+        parts.append(markdown_table(verdict.metrics))
+    parts += [f"- {name}: {link}" for name, link in verdict.links.items()]
+    return "\n\n".join(parts)
+
+
+def _cell(metric: Mapping[str, float] | None) -> str:
+    if metric is None:
+        return "[dim]-[/]"
+    return f"{metric['value']:.1f} [dim]({metric['low']:.1f} to {metric['high']:.1f})[/]"
+
+
+def _mlflow_address(artifacts: Artifacts, params: Params) -> str:
+    """Where MLflow's pages are, or will be as soon as `ragloop up` runs."""
+    if params.tracking.uri and params.tracking.uri.startswith("http"):
+        return str(without_credentials(params.tracking.uri)).rstrip("/")
+    served = up_addresses(artifacts).get("mlflow")
+    return served or f"http://{HOST}:{params.schedule.mlflow_port}"
+
+
+def scores_table(scores: Mapping[str, Any]) -> Table:
+    """The metrics of `ragloop score`."""
+    return metrics_table({**scores, "systems": {"tuned": scores["metrics"]}})

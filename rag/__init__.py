@@ -1,0 +1,1 @@
+"""The work, in the order data flows: corpus, retrieval, reading, finetune, evaluation, release."""

@@ -1,0 +1,139 @@
+"""Where every stage reads and writes: one name for each file, relative to a root.
+
+The root is a checkout (stages, flows) or a release's folder (serving): both have the same layout
+below `data/`, so the code that evaluates is the code that serves.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+STATE_FOLDER = ".ragloop"
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Paths below `root`; nothing is created by naming it.
+
+    `state_folder` holds what can be made again at any time (indexes, converted weights,
+    checkpoints, logs) and the ledger of releases; it is `root/.ragloop` unless given.
+    """
+
+    root: Path
+    state_folder: Path | None = None
+
+    @classmethod
+    def here(cls) -> Artifacts:
+        """Artifacts of the project in the current working directory."""
+        return cls(Path.cwd())
+
+    # data/: versioned by DVC
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def demo(self) -> Path:
+        return self.data / "demo"
+
+    @property
+    def raw(self) -> Path:
+        """What the pipeline reads: `documents/**` and `questions/**` as the user gave them."""
+        return self.data / "raw"
+
+    @property
+    def documents(self) -> Path:
+        return self.data / "prepare" / "documents.parquet"
+
+    @property
+    def questions(self) -> Path:
+        return self.data / "prepare" / "questions.parquet"
+
+    @property
+    def rejects(self) -> Path:
+        """Rows set aside when `prepare.strict` is false, one JSON object a line."""
+        return self.data / "prepare" / "rejects.jsonl"
+
+    @property
+    def chunks(self) -> Path:
+        return self.data / "chunk" / "chunks.parquet"
+
+    @property
+    def retriever(self) -> Path:
+        return self.data / "models" / "retriever"
+
+    @property
+    def embeddings(self) -> Path:
+        return self.data / "embed"
+
+    @property
+    def contexts(self) -> Path:
+        return self.data / "retrieve" / "contexts.parquet"
+
+    @property
+    def fusion(self) -> Path:
+        return self.data / "retrieve" / "fusion.json"
+
+    @property
+    def reader(self) -> Path:
+        return self.data / "models" / "reader"
+
+    @property
+    def history(self) -> Path:
+        """Training curve, one JSON object a step, written as training goes."""
+        return self.reader / "history.jsonl"
+
+    @property
+    def predictions(self) -> Path:
+        return self.data / "evaluate" / "predictions.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        return self.data / "evaluate" / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.data / "evaluate" / "report.html"
+
+    @property
+    def plots(self) -> Path:
+        return self.data / "evaluate" / "plots"
+
+    # .ragloop/: derived, never versioned
+    @property
+    def state(self) -> Path:
+        return self.state_folder or self.root / STATE_FOLDER
+
+    @property
+    def index_folder(self) -> Path:
+        return self.state / "index"
+
+    @property
+    def weights_cache(self) -> Path:
+        return self.state / "models"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.state / "checkpoints"
+
+    @property
+    def ledger(self) -> Path:
+        return self.state / "ledger.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "lock"
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of every regular file below `folder`, in bytes; links are not followed."""
+    total = 0
+    for path, _, files in os.walk(folder):
+        total += sum(os.lstat(os.path.join(path, name)).st_size for name in files)
+    return total

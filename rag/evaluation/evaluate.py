@@ -1,0 +1,88 @@
+"""The evaluate stage's work: every system on the test questions, then numbers, plots and report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rag.artifacts import Artifacts
+from rag.errors import DataError
+from rag.evaluation.plots import write_plots
+from rag.evaluation.report import render_report
+from rag.evaluation.scoring import prediction_rows, summarize
+from rag.params import Params
+from rag.progress import Advance, progress
+from rag.reading.answerer import QuestionAnswerer, System
+from rag.reading.prompts import PROMPT_VERSION
+from rag.reading.reader import read_manifest
+from rag.records import PREDICTIONS, Question, read_questions, read_table, write_table
+from rag.retrieval.embeddings import read_embeddings
+
+TUNED: System = "tuned"
+
+
+def evaluate_systems(params: Params, artifacts: Artifacts) -> None:
+    """Answers the test questions with the tuned system and its baselines and writes the results."""
+    questions = read_questions(artifacts.questions, "test")
+    if not questions:
+        raise DataError("no test questions: raise prepare.test_share or add documents")
+    systems: list[System] = [TUNED, *params.evaluate.baselines]
+    rows: list[dict[str, Any]] = []
+    with progress("evaluate", len(systems) * len(questions)) as advance:
+        for system in systems:
+            answerer = QuestionAnswerer.load(artifacts, params, system)
+            rows += answer_questions(answerer, questions, system, advance)
+            answerer.close()
+    write_table(rows, PREDICTIONS, artifacts.predictions)
+    predictions = read_table(artifacts.predictions)
+    metrics = summarize(
+        predictions,
+        resamples=params.evaluate.resamples,
+        confidence=params.evaluate.confidence,
+        seed=params.seed,
+    )
+    text = json.dumps(metrics, indent=2) + "\n"
+    artifacts.metrics.write_text(text, encoding="utf-8")
+    history = read_history(artifacts)
+    write_plots(artifacts.plots, metrics, history)
+    page = render_report(predictions, metrics, history, _facts(params, artifacts))
+    artifacts.report.write_text(page, encoding="utf-8")
+
+
+def answer_questions(
+    answerer: QuestionAnswerer,
+    questions: Sequence[Question],
+    system: str,
+    advance: Advance | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of `records.PREDICTIONS` for one system."""
+    responses = answerer.respond([question.text for question in questions], progress=advance)
+    retrieved = None if system == "closed_book" else [list(item.passages) for item in responses]
+    answers = [item.answer for item in responses]
+    return prediction_rows(system, questions, answers, retrieved=retrieved)
+
+
+def read_history(artifacts: Artifacts) -> list[dict[str, Any]]:
+    """The training curve, one mapping a row."""
+    lines = artifacts.history.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _facts(params: Params, artifacts: Artifacts) -> dict[str, str]:
+    manifest = read_manifest(artifacts.reader)
+    fusion = json.loads(artifacts.fusion.read_text(encoding="utf-8"))
+    threshold = manifest["abstain_below"]
+    return {
+        "Retriever": params.retriever.model,
+        "Reader": f"{params.reader.model}, {params.reader.kind}",
+        "Dense weight of fusion": ", ".join(
+            f"{language} {weight:g}" for language, weight in sorted(fusion["dense_weight"].items())
+        ),
+        "Passages read": str(params.reader.passages),
+        "Best training step": f"{manifest['best_step']} of {manifest['steps']}",
+        "Abstains below": "never" if threshold is None else f"{threshold:.3f} (log p per token)",
+        "Prompt version": PROMPT_VERSION,
+        "Index fingerprint": read_embeddings(artifacts.embeddings).fingerprint[:16],
+        "Seed": str(params.seed),
+    }

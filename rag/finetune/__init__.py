@@ -1,0 +1,1 @@
+"""Room 4: the one training loop and what it trains."""

@@ -1,0 +1,285 @@
+"""The parameters of a run: frozen, validated whole, every problem reported at once.
+
+`load_params(path, overrides)` reads params.yaml and applies `section.key=value` overrides. A
+section belongs to the stage of its name, except that `retriever` is read by train_retriever and
+embed, and `reader` by train_reader; `rag/stages.py` says which stage depends on which keys.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rag.errors import ParamsError
+from rag.problem_lines import describe_errors
+from rag.yaml_input import merge_overrides, read_yaml
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Confidence = Annotated[float, Field(gt=0.5, lt=1.0)]
+Precision = Literal["float32", "bfloat16"]
+BaselineName = Literal["zero_shot", "closed_book"]
+MetricName = Literal["exact_match", "f1", "bleu", "rougeL", "recall@1", "recall@5", "mrr"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class PrepareParams(Section):
+    strict: bool = True
+    test_share: Share = 0.25
+    dev_share: Share = 0.1
+    max_train_questions: Positive | None = None
+    max_test_questions: Positive | None = None
+    near_duplicate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+
+    @model_validator(mode="after")
+    def _leaves_training_documents(self) -> PrepareParams:
+        if self.test_share + self.dev_share >= 1.0:
+            raise ValueError(
+                "test_share + dev_share must be below 1, "
+                f"got {self.test_share} + {self.dev_share}: nothing would be left to train on"
+            )
+        return self
+
+
+class ChunkParams(Section):
+    max_chunk_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
+    overlap_sentences: Annotated[int, Field(ge=0, le=8)] = 1
+
+
+class ModelReference(Section):
+    """A model's name: `bundled:NAME`, a local folder, or a hub id with the commit to use."""
+
+    model: Annotated[str, Field(min_length=1)]
+    revision: str | None = None
+
+
+class RetrieverParams(ModelReference):
+    model: Annotated[str, Field(min_length=1)] = "bundled:minilm"
+    max_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    precision: Precision = "float32"
+    mode: Literal["none"] = "none"
+
+
+class EmbedParams(Section):
+    batch_tokens: Annotated[int, Field(ge=256)] = 8192
+
+
+class IndexParams(Section):
+    kind: Literal["edge", "server"] = "edge"
+    url: str | None = None
+    upsert_batch: Positive = 512
+
+    @model_validator(mode="after")
+    def _server_has_url(self) -> IndexParams:
+        if self.kind == "server" and not self.url:
+            raise ValueError("kind 'server' needs url, for example http://localhost:6333")
+        if self.kind == "edge" and self.url:
+            raise ValueError(f"url {self.url!r} is only used by kind 'server', not by 'edge'")
+        return self
+
+
+class RetrieveParams(Section):
+    top_k: Positive = 8
+    candidates: Positive = 50
+    dense_weights: Annotated[
+        tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...], Field(min_length=1, strict=False)
+    ] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> RetrieveParams:
+        if self.candidates < self.top_k:
+            raise ValueError(f"candidates ({self.candidates}) must be >= top_k ({self.top_k})")
+        return self
+
+
+class LoraParams(Section):
+    rank: Annotated[int, Field(ge=1, le=512)] = 16
+    alpha: Annotated[int, Field(ge=1)] = 32
+    dropout: Share = 0.0
+    frozen_layers: Annotated[int, Field(ge=0)] = 15
+
+
+class TrainingParams(Section):
+    epochs: Positive = 2
+    batch_tokens: Annotated[int, Field(ge=64)] = 768
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
+    warmup_share: Share = 0.06
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
+    precision: Precision = "bfloat16"
+    evaluations: Annotated[int, Field(ge=1)] = 4
+    dev_questions: Positive = 48
+    max_minutes: Annotated[float, Field(gt=0.0)] | None = None
+
+
+class ReaderParams(ModelReference):
+    kind: Literal["causal", "extractive"] = "causal"
+    model: Annotated[str, Field(min_length=1)] = "bundled:smollm2-135m"
+    passages: Annotated[int, Field(ge=1, le=32)] = 1
+    max_prompt_tokens: Annotated[int, Field(ge=64)] = 384
+    max_answer_tokens: Annotated[int, Field(ge=1, le=512)] = 24
+    abstain: float | Literal["auto"] | None = "auto"
+    lora: LoraParams = LoraParams()
+    training: TrainingParams = TrainingParams()
+
+    @model_validator(mode="after")
+    def _model_fits_kind(self) -> ReaderParams:
+        causal, encoder = "bundled:smollm2-135m", "bundled:minilm"
+        if self.kind == "extractive" and self.model == causal:
+            raise ValueError(f"model {causal} is a causal model; kind 'extractive' takes {encoder}")
+        if self.kind == "causal" and self.model == encoder:
+            raise ValueError(f"model {encoder} is an encoder; kind 'causal' takes {causal}")
+        return self
+
+
+class EvaluateParams(Section):
+    baselines: Annotated[tuple[BaselineName, ...], Field(strict=False)] = (
+        "zero_shot",
+        "closed_book",
+    )
+    resamples: Annotated[int, Field(ge=100)] = 10000
+    confidence: Confidence = 0.95
+    batch_size: Positive = 16
+
+
+class GateParams(Section):
+    metric: MetricName = "f1"
+    min_effect: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    baseline_effect: Annotated[float, Field(ge=0.0, le=100.0)] = 5.0
+    floors: Mapping[MetricName, Annotated[float, Field(ge=0.0, le=100.0)]] = {}
+    guards: Mapping[MetricName, Annotated[float, Field(ge=0.0, le=100.0)]] = {}
+    resamples: Annotated[int, Field(ge=1000)] = 10000
+    confidence: Confidence = 0.95
+
+    @model_validator(mode="after")
+    def _has_a_floor(self) -> GateParams:
+        if not self.floors:
+            raise ValueError("floors must name at least one metric: a gate without one is open")
+        return self
+
+
+class ReleaseParams(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "ragloop"
+    bundle_limit_mb: Positive = 512
+
+
+class TrackingParams(Section):
+    uri: str | None = None
+    experiment: Annotated[str, Field(min_length=1)] = "ragloop"
+
+
+class ScheduleParams(Section):
+    cron: str = "0 3 * * *"
+    timezone: str = "UTC"
+    interval_seconds: Annotated[int, Field(ge=1)] | None = None
+    prefect_port: Annotated[int, Field(ge=1, le=65535)] = 4200
+    mlflow_port: Annotated[int, Field(ge=1, le=65535)] = 5000
+
+
+class Params(Section):
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 13
+    prepare: PrepareParams = PrepareParams()
+    chunk: ChunkParams = ChunkParams()
+    retriever: RetrieverParams = RetrieverParams()
+    embed: EmbedParams = EmbedParams()
+    index: IndexParams = IndexParams()
+    retrieve: RetrieveParams = RetrieveParams()
+    reader: ReaderParams = ReaderParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    gate: GateParams = GateParams(
+        floors={"f1": 30.0, "recall@5": 50.0}, guards={"exact_match": 2.0, "recall@5": 2.0}
+    )
+    release: ReleaseParams = ReleaseParams()
+    tracking: TrackingParams = TrackingParams()
+    schedule: ScheduleParams = ScheduleParams()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Params:
+        problems = []
+        if self.reader.passages > self.retrieve.top_k:
+            problems.append(
+                f"reader.passages ({self.reader.passages}) must be <= "
+                f"retrieve.top_k ({self.retrieve.top_k})"
+            )
+        if self.chunk.max_chunk_tokens > self.retriever.max_tokens:
+            problems.append(
+                f"chunk.max_chunk_tokens ({self.chunk.max_chunk_tokens}) must be <= "
+                f"retriever.max_tokens ({self.retriever.max_tokens}): the encoder would cut chunks"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def flat(self) -> dict[str, Any]:
+        """`{"reader.lora.rank": 16, ...}`: one entry for each leaf, tuples as lists."""
+        return _flatten(self.model_dump(mode="json"))
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
+    """Reads a YAML file and applies `section.key=value` overrides (values are YAML)."""
+    return parse_params(merge_overrides(read_yaml(path), overrides), source=path.name)
+
+
+def parse_params(tree: Mapping[str, Any], *, source: str = "params") -> Params:
+    """Validates a nested mapping; raises ParamsError with every problem, each with its path."""
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        problems = describe_errors(_all_errors(tree, error))
+        raise ParamsError([f"{source}: {problem}" for problem in problems]) from None
+
+
+def _all_errors(tree: Mapping[str, Any], error: ValidationError) -> list[Any]:
+    """Also the contradictions between fields, which pydantic skips while any field is invalid.
+
+    What is wrong is replaced by its default, and the rest is checked again.
+    """
+    found = list(error.errors())
+    repaired = copy.deepcopy(dict(tree))
+    for item in found:
+        _repair(repaired, item["loc"])
+    if repaired != tree:
+        try:
+            Params.model_validate(repaired)
+        except ValidationError as rest:
+            found += _all_errors(repaired, rest)
+    return found
+
+
+def _repair(tree: dict[str, Any], place: tuple[Any, ...]) -> None:
+    """Takes out what is invalid at `place`: of a contradictory section, the one key that helps."""
+    node: Any = tree
+    *parents, leaf = place or (None,)
+    for part in parents:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict):
+        return
+    section = node.pop(leaf, None)
+    for key in section if isinstance(section, dict) else ():
+        node[leaf] = {other: value for other, value in section.items() if other != key}
+        try:
+            Params.model_validate(tree)
+        except ValidationError as rest:
+            if place in (item["loc"] for item in rest.errors()):
+                del node[leaf]
+                continue
+        return

@@ -1,0 +1,41 @@
+"""The prompts of the causal reader: every wording in one place.
+
+The same wording serves training, the tuned system and its zero-shot baseline, so a difference
+between them is the training's. A prompt has two parts: the passages, which are the same for every
+question about them, and the question. `PROMPT_VERSION` is the hash of all wordings and is logged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+#: What the reader says where the passages do not hold the answer.
+REFUSAL = "unanswerable"
+
+_PASSAGES = "{passages}\n\n"
+_QUESTION = f"Question: {{question}}\nAnswer in a few words copied from the text, or say {REFUSAL}."
+_CLOSED_BOOK = f"Question: {{question}}\nAnswer in a few words, or say {REFUSAL}."
+
+PROMPT_VERSION = hashlib.sha256((_PASSAGES + _QUESTION + _CLOSED_BOOK).encode()).hexdigest()[:12]
+
+
+def passages_part(passages: Sequence[str]) -> str:
+    """What comes before the question; empty for a closed book."""
+    return _PASSAGES.format(passages="\n\n".join(passages)) if passages else ""
+
+
+def question_part(question: str, *, closed_book: bool) -> str:
+    """The question with its instruction."""
+    return (_CLOSED_BOOK if closed_book else _QUESTION).format(question=question)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether the model declined: the agreed word, with any case or closing full stop."""
+    return text.strip().strip(".").casefold() == REFUSAL
+
+
+def clean_answer(text: str) -> str:
+    """The first line of what was generated, without quotes around it or a closing full stop."""
+    line = text.strip().split("\n", 1)[0].strip().strip('"')
+    return line[:-1] if line.endswith(".") and not line.endswith("..") else line

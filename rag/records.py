@@ -1,0 +1,230 @@
+"""The records that pass between stages, and the one Parquet schema of each.
+
+Every table is written by `write_table` (no pandas metadata, fixed row groups), so equal rows give
+equal bytes. Free-form fields (`metadata`, `slices`) are JSON objects with sorted keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text to answer from. `source` is its path below `data/raw/documents`."""
+
+    document_id: str
+    title: str
+    text: str
+    source: str
+    language: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its accepted answers; `answers` is empty where `answerable` is false."""
+
+    question_id: str
+    text: str
+    answers: tuple[str, ...]
+    document_id: str | None
+    answerable: bool
+    split: Split
+    language: str
+    slices: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a document. `chunk_id` is the hash of document id, ordinal and text."""
+
+    chunk_id: str
+    document_id: str
+    ordinal: int
+    text: str
+    token_count: int
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A chunk that was found for a question, best first from rank 1."""
+
+    chunk_id: str
+    document_id: str
+    text: str
+    score: float
+    rank: int
+    dense_score: float = 0.0
+    bm25_score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A passage that an answer was read from; `score` is what retrieval gave it."""
+
+    chunk_id: str
+    document_id: str
+    text: str
+    score: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer; `text` is empty and `abstained` true where the system declines to answer.
+
+    `score` is the mean log probability per answer token (causal reader) or the log probability of
+    the span (extractive): higher is more confident.
+    """
+
+    text: str
+    score: float
+    abstained: bool
+    evidence: tuple[Evidence, ...] = ()
+
+
+_PASSAGE_FIELDS = [
+    ("chunk_id", pa.string()),
+    ("document_id", pa.string()),
+    ("text", pa.string()),
+    ("score", pa.float64()),
+    ("rank", pa.int32()),
+]
+
+DOCUMENTS = pa.schema(
+    [
+        ("document_id", pa.string()),
+        ("title", pa.string()),
+        ("text", pa.string()),
+        ("source", pa.string()),
+        ("language", pa.string()),
+        ("metadata", pa.string()),
+    ]
+)
+QUESTIONS = pa.schema(
+    [
+        ("question_id", pa.string()),
+        ("text", pa.string()),
+        ("answers", pa.list_(pa.string())),
+        ("document_id", pa.string()),
+        ("answerable", pa.bool_()),
+        ("split", pa.string()),
+        ("language", pa.string()),
+        ("slices", pa.string()),
+    ]
+)
+CHUNKS = pa.schema(
+    [
+        ("chunk_id", pa.string()),
+        ("document_id", pa.string()),
+        ("ordinal", pa.int32()),
+        ("text", pa.string()),
+        ("token_count", pa.int32()),
+    ]
+)
+#: Passages found for the train and dev questions, `retrieve.top_k` rows a question, best first.
+CONTEXTS = pa.schema(
+    [
+        ("question_id", pa.string()),
+        ("rank", pa.int32()),
+        ("chunk_id", pa.string()),
+        ("score", pa.float64()),
+        ("dense_score", pa.float64()),
+        ("bm25_score", pa.float64()),
+    ]
+)
+#: One row for each (system, question). The columns after `evidence` are the scores of that single
+#: answer, 0 to 1; retrieval scores are null where the question is unanswerable or the system does
+#: not retrieve.
+PREDICTIONS = pa.schema(
+    [
+        ("system", pa.string()),
+        ("question_id", pa.string()),
+        ("question", pa.string()),
+        ("answers", pa.list_(pa.string())),
+        ("document_id", pa.string()),
+        ("answerable", pa.bool_()),
+        ("language", pa.string()),
+        ("slices", pa.string()),
+        ("prediction", pa.string()),
+        ("score", pa.float64()),
+        ("abstained", pa.bool_()),
+        ("evidence", pa.list_(pa.struct(_PASSAGE_FIELDS))),
+        ("exact_match", pa.float64()),
+        ("f1", pa.float64()),
+        ("rougeL", pa.float64()),
+        ("recall@1", pa.float64()),
+        ("recall@5", pa.float64()),
+        ("mrr", pa.float64()),
+    ]
+)
+
+
+def sorted_json(value: Any) -> str:
+    """JSON with sorted keys and no needless spaces: the same value always gives the same text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def to_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
+    """Dataclass instances or mappings as a table, columns and types as in `schema`."""
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+    for row in rows:
+        values = row if isinstance(row, Mapping) else asdict(row)
+        for name, column in columns.items():
+            value = values[name]
+            if name in ("metadata", "slices") and not isinstance(value, str):
+                value = sorted_json(dict(value))
+            column.append(value)
+    return pa.Table.from_pydict(columns, schema=schema)
+
+
+def write_table(rows: Iterable[Any], schema: pa.Schema, path: Path) -> None:
+    """Writes rows as Parquet in `schema`; equal rows give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(to_table(rows, schema), path, compression="zstd", store_schema=False)
+
+
+def read_table(path: Path) -> pa.Table:
+    """Reads a Parquet table whole."""
+    return pq.read_table(path)
+
+
+def _from_rows(kind: type[Any], rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    names = {item.name for item in fields(kind)}
+    records = []
+    for row in rows:
+        values = {name: value for name, value in row.items() if name in names}
+        for name in ("metadata", "slices"):
+            if name in values:
+                values[name] = json.loads(values[name])
+        if "answers" in values:
+            values["answers"] = tuple(values["answers"])
+        records.append(kind(**values))
+    return records
+
+
+def read_documents(path: Path) -> list[Document]:
+    """Documents in the table's order."""
+    return _from_rows(Document, read_table(path).to_pylist())
+
+
+def read_questions(path: Path, split: Split | None = None) -> list[Question]:
+    """Questions in the table's order, of one split when it is given."""
+    questions = _from_rows(Question, read_table(path).to_pylist())
+    return [question for question in questions if split is None or question.split == split]
+
+
+def read_chunks(path: Path) -> list[Chunk]:
+    """Chunks in the table's order."""
+    return _from_rows(Chunk, read_table(path).to_pylist())

@@ -1,0 +1,82 @@
+"""Questions to passages: dense and BM25 candidates from the index, fused into one ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rag.records import Chunk, Passage
+from rag.retrieval.bm25 import Bm25Encoder
+from rag.retrieval.encoder import Encoder
+from rag.retrieval.fusion import Candidate, Fusion, fuse
+from rag.retrieval.index import VectorIndex
+
+
+class Retriever:
+    """Searches one index; the same object serves `ask`, the retrieve stage and the evaluation."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        index: VectorIndex,
+        chunks: Sequence[Chunk],
+        fusion: Fusion,
+        *,
+        candidates: int,
+        average_tokens: float,
+    ) -> None:
+        self._encoder = encoder
+        self._index = index
+        self._chunks = {chunk.chunk_id: chunk for chunk in chunks}
+        self._fusion = fusion
+        self._candidates = candidates
+        self._bm25 = Bm25Encoder(average_tokens)
+
+    def candidates(self, questions: Sequence[str]) -> list[list[Candidate]]:
+        """For each question the union of both searches, by chunk id, with raw scores."""
+        dense = self._index.search_dense(self._encoder.encode(questions, "query"), self._candidates)
+        sparse = self._index.search_bm25(
+            [self._bm25.query(question) for question in questions], self._candidates
+        )
+        found = []
+        for dense_hits, bm25_hits in zip(dense, sparse, strict=True):
+            dense_scores, bm25_scores = dict(dense_hits), dict(bm25_hits)
+            found.append(
+                [
+                    Candidate(chunk_id, dense_scores.get(chunk_id), bm25_scores.get(chunk_id))
+                    for chunk_id in sorted(dense_scores.keys() | bm25_scores.keys())
+                ]
+            )
+        return found
+
+    def search(
+        self, questions: Sequence[str], languages: Sequence[str], limit: int
+    ) -> list[list[Passage]]:
+        """At most `limit` passages for each question, best first."""
+        return [
+            self.ranked(candidates, self._fusion.weight(language), limit)
+            for candidates, language in zip(self.candidates(questions), languages, strict=True)
+        ]
+
+    def ranked(
+        self, candidates: Sequence[Candidate], dense_weight: float, limit: int
+    ) -> list[Passage]:
+        """The best `limit` of one question's candidates as passages."""
+        passages = []
+        for rank, (position, score) in enumerate(fuse(candidates, dense_weight)[:limit], start=1):
+            candidate = candidates[position]
+            chunk = self._chunks[candidate.chunk_id]
+            passages.append(
+                Passage(
+                    chunk_id=chunk.chunk_id,
+                    document_id=chunk.document_id,
+                    text=chunk.text,
+                    score=score,
+                    rank=rank,
+                    dense_score=candidate.dense or 0.0,
+                    bm25_score=candidate.bm25 or 0.0,
+                )
+            )
+        return passages
+
+    def close(self) -> None:
+        self._index.close()

@@ -1,0 +1,211 @@
+"""The report: its numbers, its safety against what the data says, and its life in a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from rag.errors import MetricError
+from rag.evaluation.report import render_report
+from rag.evaluation.report_data import question_data, rows_by_system
+from rag.evaluation.scoring import summarize
+
+HISTORY = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "dev_f1": 50.0}]
+ATTACK = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)>{{data}}'
+BROWSER = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "chrome"])), None)
+
+
+def render(table: pa.Table, **facts: str) -> str:
+    metrics = summarize(table, resamples=200, confidence=0.9, seed=1)
+    return render_report(table, metrics, HISTORY, {"Seed": "13", **facts})
+
+
+def embedded(page: str) -> dict[str, Any]:
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.S)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def attacked(table: pa.Table) -> pa.Table:
+    rows = table.to_pylist()
+    for row in rows:
+        if row["question_id"] == "q1":
+            row["question"] = row["prediction"] = row["document_id"] = ATTACK
+            row["answers"] = [ATTACK]
+            for passage in row["evidence"]:
+                passage["text"] = passage["document_id"] = ATTACK
+    return pa.Table.from_pylist(rows, schema=table.schema)
+
+
+def test_the_answer_stands_at_the_top(table: pa.Table) -> None:
+    page = render(table)
+    metrics = summarize(table, resamples=200, confidence=0.9, seed=1)
+    gain = metrics["differences"]["zero_shot"]["f1"]
+    assert "F1 went from 45.0 to 75.0: <b>+30.0 points</b>, 90 % interval" in page
+    expected = "Better than" if gain["low"] > 0 else "No clear difference from"
+    assert f"{expected} the untuned system</p>" in page
+    row = re.search(r'<th scope="row">F1</th>(.*?)</tr>', page)
+    assert row is not None
+    assert re.findall(r"<b>(.*?)</b>", row[1])[:3] == ["75.0", "45.0", "+30.0"]
+    assert "<dt>Seed</dt><dd>13</dd>" in page
+
+
+def test_equal_inputs_give_equal_bytes(table: pa.Table) -> None:
+    assert render(table) == render(table)
+
+
+def test_the_page_is_whole_and_asks_for_nothing(table: pa.Table) -> None:
+    page = render(table)
+    assert "{{" not in page
+    assert re.findall(r"""(?:src|href)\s*=|url\(|@import|https?://""", page) == []
+
+    class Balance(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.open: list[str] = []
+
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag not in ("meta", "input"):
+                self.open.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            if tag not in ("path", "polyline"):
+                assert self.open.pop() == tag
+
+        def handle_startendtag(self, tag: str, attrs: object) -> None: ...
+
+    balance = Balance()
+    balance.feed(page)
+    assert balance.open == []
+
+
+def test_data_of_a_question_by_hand(table: pa.Table) -> None:
+    data = question_data(rows_by_system(table))
+    assert data["systems"] == ["tuned", "zero_shot", "closed_book"]
+    first, second, third, fourth = data["questions"]
+    assert [answer["outcome"] for answer in first["answers"]] == ["right", "partly", "wrong"]
+    assert [answer["outcome"] for answer in fourth["answers"]] == ["right", "wrong", "wrong"]
+    text = data["passages"][first["evidence"][0]["passage"]][1]
+    assert [text[a:b] for a, b in first["evidence"][0]["gold"]] == ["Sea Eagle"]
+    assert [evidence["relevant"] for evidence in second["evidence"]] == [False, True]
+    assert third["gold"] == ["北京"]
+
+
+def test_places_of_answers_are_counted_as_the_browser_counts(table: pa.Table) -> None:
+    rows = table.to_pylist()
+    rows[0]["evidence"][0]["text"] = "🚢 Sea Eagle"
+    data = question_data(rows_by_system(pa.Table.from_pylist(rows, schema=table.schema)))
+    assert data["questions"][0]["evidence"][0]["gold"] == [[3, 12]]
+
+
+def test_nothing_in_the_data_is_read_as_html(table: pa.Table) -> None:
+    page = render(attacked(table), **{ATTACK: ATTACK})
+    assert "<img" not in page
+    assert page.count("<script") == 2
+    assert page.count("</script>") == 2
+    assert embedded(page)["questions"][0]["question"] == ATTACK
+
+
+def test_metrics_of_other_systems_are_refused(table: pa.Table) -> None:
+    metrics = summarize(table, resamples=200, confidence=0.9, seed=1)
+    with pytest.raises(MetricError, match="metrics of tuned, zero_shot, closed_book but"):
+        render_report(table.slice(0, 8), metrics, [], {})
+    with pytest.raises(MetricError, match="not asked the same questions"):
+        render_report(table.slice(0, 7), metrics, [], {})
+
+
+def test_one_system_and_no_training_make_a_report(table: pa.Table) -> None:
+    tuned = table.slice(0, 4)
+    metrics = summarize(tuned, resamples=200, confidence=0.9, seed=1)
+    page = render_report(tuned, metrics, [], {})
+    assert "Tuned system</p>" in page
+    assert "Nothing was trained" in page
+
+
+def browse(page: str, folder: Path) -> tuple[str, str]:
+    """The page's elements once its script has run, and what the browser said."""
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run "
+    flags += "--disable-component-update --disable-sync --disable-dev-shm-usage --dump-dom "
+    flags += f"--enable-logging=stderr --user-data-dir={folder / 'profile'}"
+    done = subprocess.run(
+        [str(BROWSER), *flags.split(), path.as_uri()],
+        capture_output=True,
+        env={**os.environ, "HOME": str(folder)},
+        timeout=120,
+        check=True,
+    )
+    return done.stdout.decode(), done.stderr.decode(errors="replace")
+
+
+def with_actions(page: str, actions: str) -> str:
+    """The page with a reader's clicks after its own script, which the policy would forbid."""
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    return page.replace("</body>", f"<script>{actions}</script></body>")
+
+
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
+
+
+@pytest.mark.integration
+@needs_browser
+def test_browser_builds_the_table_under_the_policy(table: pa.Table, tmp_path: Path) -> None:
+    elements, said = browse(render(attacked(table)), tmp_path)
+    assert re.findall(r'data-id="(q\d)"', elements) == ["q1", "q2", "q3", "q4"]
+    assert 'data-filter="gained"' in elements
+    assert "1–4 of 4" in elements
+    assert "<title>ragloop · evaluation report</title>" in elements
+    assert "<img" not in elements
+    assert "CONSOLE" not in said
+
+
+@pytest.mark.integration
+@needs_browser
+def test_browser_searches_filters_opens_and_changes_theme(table: pa.Table, tmp_path: Path) -> None:
+    actions = """
+    const seen = () => [...document.querySelectorAll(".row")].map((row) => row.dataset.id).join();
+    const log = [];
+    const search = document.getElementById("search");
+    const type = (text) => { search.value = text; search.dispatchEvent(new Event("input")); };
+    type("EAGLE ship"); log.push(seen());
+    type("zebra"); log.push(seen());
+    type("");
+    for (const button of document.querySelectorAll("#filters button")) {
+      button.click(); log.push(`${button.dataset.filter}=${seen()}`);
+    }
+    document.querySelector("#filters button").click();
+    document.querySelector(".row").click();
+    log.push([...document.querySelectorAll("mark.gold")].map((mark) => mark.textContent).join());
+    const theme = document.getElementById("theme");
+    const page = () => getComputedStyle(document.body).backgroundColor;
+    theme.click(); const light = page(); theme.click(); log.push(`${light} ${page()}`);
+    document.title = log.join("|");
+    """
+    elements, said = browse(with_actions(render(table), actions), tmp_path)
+    title = re.search(r"<title>(.*?)</title>", elements)
+    assert title is not None
+    assert title[1].split("|") == [
+        "q1",
+        "",
+        "all=q1,q2,q3,q4",
+        "right=q1,q2,q4",
+        "wrong=q3",
+        "abstained=q4",
+        "changed=q1,q4",
+        "gained=q1,q4",
+        "lost=",
+        "Sea Eagle,gold answer",
+        "rgb(247, 247, 245) rgb(15, 18, 20)",
+    ]
+    assert "CONSOLE" not in said

@@ -1,0 +1,146 @@
+"""The registry on a real MLflow store: registering, the alias as truth, compare and swap."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.artifacts import Artifacts
+from rag.errors import ReleaseError
+from rag.params import Params, parse_params
+from rag.release import registry
+from rag.release.bundle import verify_bundle
+from rag.release.gate import Check, Decision, Outcome
+
+pytestmark = pytest.mark.integration
+
+Toy = tuple[Artifacts, Params]
+CHECK = Check("primary against champion", "f1", 3.0, 1.0, 5.0, 0.0, True, "f1 is better")
+DECISION = Decision(Outcome.PROMOTE, ("f1 is better",), (CHECK,), "champion", 150, {"seed": 13})
+
+
+@pytest.fixture
+def named(toy: Toy, request: pytest.FixtureRequest) -> Toy:
+    """The toy project with a registered model of its own for each test."""
+    name = re.sub(r"\W+", "-", request.node.name)
+    return toy[0], parse_params({"release": {"name": name}})
+
+
+def _register(project: Toy, run_id: str, **more: str) -> str:
+    return registry.register(*project, run_id=run_id, tags={"run_key": "abc", **more})
+
+
+def outputs(run: Any) -> list[Any]:
+    return list(run.outputs.model_outputs)
+
+
+def test_registers_the_run_once(named: Toy, run_id: str, state: Path) -> None:
+    from mlflow import MlflowClient
+
+    artifacts, params = named
+    tags = {"run_key": "abc", "data_hash": "d1", "remote": "https://me:canary@host/x"}
+    version = registry.register(artifacts, params, run_id=run_id, tags=tags, decision=DECISION)
+    assert version == "1"
+    assert _register(named, run_id) == "1"  # an interrupted flow may repeat it
+    release = registry.get_release(params, version)
+    assert release.run_id == run_id
+    assert release.tags["decision"] == "PROMOTE"
+    assert release.tags["f1"] == "61.2 (57.9 to 64.4)"
+    assert release.tags["remote"] == "https://host/x"
+    card = MlflowClient().get_model_version(params.release.name, version).description or ""
+    card = card.replace("&emsp;", "")
+    assert card.startswith("PROMOTE: f1 is better\n")
+    assert "| f1 | 61.2 (57.9 to 64.4) | 4.0 (2.0 to 6.5) |" in card
+    assert "| data hash | `d1` |" in card
+    run = MlflowClient().get_run(run_id)
+    assert [model.model_id for model in outputs(run)] == [release.model_id]
+    model = MlflowClient().get_logged_model(release.model_id)
+    assert model.experiment_id == run.info.experiment_id
+    assert model.artifact_location.startswith(state.resolve().as_uri())
+    assert not Path("mlruns").exists()
+    assert [path.name for path in artifacts.state.iterdir()] == []  # no scratch left behind
+
+
+def test_the_bundle_of_a_version_can_be_opened(named: Toy, run_id: str) -> None:
+    artifacts, params = named
+    version = _register(named, run_id)
+    bundle = registry.local_bundle(artifacts, params, version)
+    assert Artifacts(bundle).fusion.read_bytes() == artifacts.fusion.read_bytes()
+    assert verify_bundle(bundle)["files"]
+
+
+def test_the_alias_says_what_is_live(named: Toy, run_id: str) -> None:
+    from mlflow import MlflowClient
+
+    artifacts, params = named
+    assert registry.champion(params) is None  # not even a registered model
+    first = _register(named, run_id)
+    assert registry.champion(params) is None
+    assert registry.switch_champion(params, first, expected=None).version == first
+    run = MlflowClient().create_run(MlflowClient().get_run(run_id).info.experiment_id)
+    second = registry.register(
+        artifacts, params, run_id=run.info.run_id, tags={"run_key": "def"}, decision=DECISION
+    )
+    registry.set_challenger(params, second)
+    waiting = registry.challenger(params)
+    assert waiting is not None
+    assert waiting.version == second
+    rows = registry.releases(params)
+    assert [row["version"] for row in rows] == ["2", "1"]
+    assert [row["alias"] for row in rows] == [["challenger"], ["champion"]]
+    assert rows[0]["decision"] == "PROMOTE"
+    assert rows[0]["metrics"]["f1"] == "61.2 (57.9 to 64.4)"
+    json.dumps(rows)
+    live = registry.switch_champion(params, second, expected=first)
+    assert (live.version, live.uri) == ("2", f"models:/{params.release.name}/2")
+    assert registry.challenger(params) is None
+    back = registry.switch_champion(params, first, expected=second)
+    assert back.version == first
+
+
+def test_a_champion_that_changed_is_kept(named: Toy, run_id: str) -> None:
+    params = named[1]
+    version = _register(named, run_id)
+    with pytest.raises(ReleaseError, match=r"champion changed: it is none, .* version 7"):
+        registry.switch_champion(params, version, expected="7")
+    assert registry.champion(params) is None
+    registry.switch_champion(params, version, expected=None)
+    with pytest.raises(ReleaseError, match=r"it is version 1, the comparison was with none"):
+        registry.switch_champion(params, version, expected=None)
+
+
+@pytest.mark.parametrize("version", ["99", "newest"])
+def test_a_version_that_does_not_exist_is_not_promoted(
+    named: Toy, run_id: str, version: str
+) -> None:
+    live = _register(named, run_id)
+    registry.switch_champion(named[1], live, expected=None)
+    with pytest.raises(ReleaseError, match=f"has no version '{version}'"):
+        registry.switch_champion(named[1], version, expected=live)
+    found = registry.champion(named[1])
+    assert found is not None
+    assert found.version == live
+
+
+def test_a_release_that_cannot_be_made_leaves_nothing_behind(named: Toy, run_id: str) -> None:
+    from mlflow import MlflowClient
+
+    (named[0].reader / "optimizer.pt").write_bytes(b"")
+    with pytest.raises(ReleaseError, match=r"optimizer\.pt"):
+        _register(named, run_id)
+    assert registry.releases(named[1]) == []
+    assert outputs(MlflowClient().get_run(run_id)) == []
+
+
+def test_without_a_store_nothing_is_made(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ReleaseError, match="no MLflow store is chosen"):
+        registry.champion(toy[1])
+    assert not (tmp_path / "mlflow.db").exists()
