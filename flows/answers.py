@@ -83,7 +83,7 @@ def print_releases(rows: Sequence[Mapping[str, Any]]) -> None:
             row["version"],
             ", ".join(row["alias"]),
             row["decision"],
-            *(row["metrics"].get(name, "") for name in metrics),
+            *(row["metrics"].get(name, "").partition(" (")[0] for name in metrics),
             row["created"].replace("T", " ").removesuffix("+00:00"),
             row["run_key"][:8],
         )

@@ -3,9 +3,9 @@
     python -I guard.py COMMAND [ARGUMENT]...
 
 The starter holds the other end of this process's standard input. When that closes, because the
-starter asked for it or because it was killed by whatever means, every process of the group gets
-SIGTERM and, a little later, SIGKILL: a stage whose flow is dead must not go on writing. Imports the
-standard library only, so that it is up at once and small.
+starter asked for it or because it was killed by whatever means, the command gets SIGTERM, then
+every process of the group, and at last SIGKILL: a stage whose flow is dead must not go on writing.
+Imports the standard library only, so that it is up at once and small.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 8.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -30,16 +30,19 @@ def main(command: list[str]) -> int:
         # Orphans of the group become our children: in a container nobody else may reap them.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
-    threading.Thread(target=_end_when_orphaned, args=(child.pid,), daemon=True).start()
+    threading.Thread(target=_end_when_orphaned, args=(child,), daemon=True).start()
     code = child.wait()
     _end_group(child.pid)  # whatever the command left behind
     return code if code >= 0 else 128 - code
 
 
-def _end_when_orphaned(group: int) -> None:
+def _end_when_orphaned(child: subprocess.Popen[bytes]) -> None:
+    """First the command alone, which may end its children in order; `main` does the rest."""
     while os.read(sys.stdin.fileno(), 1024):
         continue
-    _end_group(group)
+    child.terminate()
+    time.sleep(GRACE_SECONDS)
+    _end_group(child.pid)
 
 
 def _end_group(group: int) -> None:

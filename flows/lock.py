@@ -26,7 +26,7 @@ HEARTBEAT_SECONDS = 10.0
 #: A holder on another host that has been silent for this long is dead.
 SILENCE_SECONDS = 6 * HEARTBEAT_SECONDS
 #: How long to wait for the guards of a holder that was killed.
-TAKEOVER_SECONDS = 15.0
+TAKEOVER_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,11 @@ class Holder:
         import psutil
 
         try:
-            started = psutil.Process(self.pid).create_time()
+            process = psutil.Process(self.pid)
+            is_same = abs(process.create_time() - self.process_started) < 1.0
+            return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
-        return abs(float(started) - self.process_started) < 1.0
 
     def spoken(self) -> str:
         """For example `ragloop run (pid 1234 on host9, since 2026-11-22 14:03:22 UTC)`."""

@@ -11,6 +11,7 @@ from flows.verdict import Verdict
 from rag.artifacts import Artifacts
 from rag.errors import RagError
 from rag.params import Params, parse_params
+from rag.weights import bundled_names, resolve_weights
 
 if TYPE_CHECKING:
     from rag.corpus import CorpusSummary
@@ -24,17 +25,33 @@ def retrain_now(
     `changes` are written to params.yaml first: DVC reads it there, and dvc.lock must agree with it.
     """
     with lock.hold(artifacts.lock, "ragloop run"):
+        check_models(artifacts, params)
         stores.initialise(artifacts, params)
         if changes:
             write_changes(artifacts, changes)
         with server.prefect_api(artifacts):
             from flows.retrain import retrain
 
-            state: Any = retrain(force=force, return_state=True)
+            try:
+                state: Any = retrain(force=force, return_state=True)
+            except KeyboardInterrupt:
+                raise RagError(
+                    "stopped; what is live stays live, and `ragloop run` goes on from here"
+                ) from None
             reached = state.result()
     if not isinstance(reached, Verdict):
         raise RagError(f"the run ended as {state.name}: {state.message}")
     return reached
+
+
+def check_models(artifacts: Artifacts, params: Params) -> None:
+    """Raises ModelError for a model that cannot be had, before anything is changed or trained.
+
+    Weights that come as packages are checked by the stages, which also have to convert them.
+    """
+    for reference in (params.retriever, params.reader):
+        if reference.model not in bundled_names():
+            resolve_weights(reference.model, reference.revision, artifacts.weights_cache)
 
 
 def import_data(

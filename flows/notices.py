@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_markdown_artifact
 
 from flows import steps, terminal
-from flows.verdict import Verdict, print_verdict, verdict_markdown
+from flows.verdict import SKIPPED, Verdict, print_verdict, verdict_markdown
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -20,7 +21,10 @@ def publish_verdict(verdict: Verdict) -> None:
         key="verdict", markdown=verdict_markdown(verdict), description="How the retraining ended"
     )
     if steps.is_scheduled():
-        print_verdict(terminal.result_console(), verdict)
+        is_short = verdict.outcome == SKIPPED
+        print_verdict(
+            terminal.result_console(), replace(verdict, metrics={}) if is_short else verdict
+        )
 
 
 def failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

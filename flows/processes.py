@@ -18,8 +18,8 @@ from typing import IO
 
 from flows import guard, lock
 
-#: The guard needs twice its grace to end a group that ignores SIGTERM.
-STOP_SECONDS = 3 * guard.GRACE_SECONDS
+#: The guard needs three times its grace to end a group that ignores SIGTERM.
+STOP_SECONDS = 4 * guard.GRACE_SECONDS
 
 
 class Program:

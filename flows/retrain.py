@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.states import Completed
 
-from flows import dvc, lock, notices, promote, settings, steps, stores, verdict
+from flows import dvc, lock, notices, promote, reconcile, settings, steps, stores, verdict
 from flows.key import concluded_row, content_key
 from flows.lineage import lineage, pipeline_hash
 from flows.snapshot import take_snapshot
@@ -54,6 +54,7 @@ def retrain(force: bool = False) -> State[Verdict]:
     stores.initialise(artifacts, params)
     try:
         with lock.hold(artifacts.lock, "retrain"):
+            reconcile.close_dead_runs(artifacts)
             reached = _retrain(artifacts, params, force=force)
     except BusyError as busy:
         if not steps.is_scheduled():

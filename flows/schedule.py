@@ -5,6 +5,9 @@ python -m flows.schedule
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import signal
 from datetime import timedelta
 from typing import Any
 
@@ -20,11 +23,17 @@ def main() -> None:
     artifacts = Artifacts.here()
     params = load_params(artifacts.params)
     settings.configure(artifacts, params)
-    from prefect import serve
     from prefect.deployments.runner import RunnerDeployment
+    from prefect.runner import Runner
     from prefect.types.entrypoint import EntrypointType
 
     from flows.retrain import retrain
+
+    class OrderlyRunner(Runner):
+        """Ends on SIGTERM as on Ctrl-C: Prefect's own handler leaves before it has paused."""
+
+        def handle_sigterm(self, *_: Any, **__: Any) -> None:
+            signal.raise_signal(signal.SIGINT)
 
     deployment = retrain.to_deployment(
         name=DEPLOYMENT,
@@ -35,7 +44,10 @@ def main() -> None:
     assert isinstance(deployment, RunnerDeployment)  # a coroutine only inside an event loop
     # The limit is the runner's own. One kept by the server would hold the slot of a killed run for
     # minutes; across hosts and the command line there is the project's lock.
-    serve(deployment, limit=1, print_starting_message=False)
+    runner = OrderlyRunner(name=f"ragloop {artifacts.root.name}", limit=1, pause_on_shutdown=True)
+    runner.add_deployment(deployment)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(runner.start())
 
 
 def schedule(params: ScheduleParams) -> Any:

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ HOST = "127.0.0.1"
 START_SECONDS = 300.0
 _SEND_SECONDS = 10.0
 _API = "PREFECT_API_URL"
+_OWN = "RAGLOOP_OWN_PREFECT"
 #: A server for one run schedules nothing and shows no pages.
 _TEMPORARY: Mapping[str, str] = {
     "PREFECT_SERVER_UI_ENABLED": "false",
@@ -43,27 +44,40 @@ def prefect_api(artifacts: Artifacts) -> Iterator[None]:
         return
     served = up_addresses(artifacts).get("prefect")
     if served and is_healthy(f"{served}/api/health"):
-        os.environ[_API] = f"{served}/api"
-        try:
+        with own_api(served):
             yield
-        finally:
-            del os.environ[_API]
         return
     port = free_port()
+    address = f"http://{HOST}:{port}"
     log = artifacts.state / "logs" / "prefect.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     variables = {**os.environ, **_TEMPORARY}
-    with processes.running(
-        prefect_command(port), artifacts.root, log=log, variables=variables
-    ) as program:
-        await_healthy(program, f"http://{HOST}:{port}/api/health", "Prefect's server", log=log)
-        os.environ[_API] = f"http://{HOST}:{port}/api"
-        try:
-            yield
-        finally:
-            _send_what_waits()
-            del os.environ[_API]
+    command = prefect_command(port)
+    with processes.running(command, artifacts.root, log=log, variables=variables) as program:
+        await_healthy(program, f"{address}/api/health", "Prefect's server", log=log)
+        with own_api(address):
+            try:
+                yield
+            finally:
+                _send_what_waits()
+
+
+@contextmanager
+def own_api(address: str) -> Iterator[None]:
+    """Points this process and its children at a Prefect server of ours for the block."""
+    variables = {_API: f"{address}/api", _OWN: "true"}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
+
+
+def is_own() -> bool:
+    """Whether the Prefect server in use holds the runs of this project only."""
+    return os.environ.get(_OWN) == "true"
 
 
 def _send_what_waits() -> None:
@@ -121,13 +135,11 @@ def await_healthy(
     name: str,
     *,
     log: Path | None = None,
-    meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
     """Waits until a server answers; RagError when it ends or takes too long."""
     where = f" (log: {log})" if log else ""
     deadline = time.monotonic() + START_SECONDS
     while not is_healthy(url):
-        meanwhile()
         if program.exit_code is not None:
             raise RagError(f"{name} ended with exit code {program.exit_code}{where}")
         if time.monotonic() > deadline:

@@ -112,15 +112,21 @@ def _prefect_database() -> Path:
 
 
 def _migrate_prefect() -> None:
+    database = _prefect_database()
+    if not database.exists():
+        # SQLite's journals of a file that was deleted make a new one unreadable.
+        for suffix in ("-wal", "-shm"):
+            database.with_name(database.name + suffix).unlink(missing_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"],
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode != 0 or not _prefect_database().is_file():
-        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise RagError(f"Prefect's store cannot be made: {' '.join(reason) or 'no reason given'}")
+    if done.returncode != 0 or not database.is_file():
+        said = (done.stderr + done.stdout).splitlines()
+        reasons = [line for line in said if "Error" in line] or [f"exit code {done.returncode}"]
+        raise RagError(f"Prefect's store {database} cannot be made: {reasons[-1].strip()}")
 
 
 @contextmanager

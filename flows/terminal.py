@@ -7,6 +7,7 @@ step is one plain line when it ends.
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,15 +18,16 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, Task, TaskID
 
 _NAME_WIDTH = 16
+_DETAIL_WIDTH = 56
 _MARKS = {"done": "[green]✓[/]", "same": "[dim]=[/]", "failed": "[red]✗[/]"}
 
 
 def result_console() -> Console:
-    """Standard output; at least 100 columns wide where there is no terminal."""
+    """Standard output; 120 columns where there is no terminal."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=100)
+    return console if console.is_terminal else Console(highlight=False, width=120)
 
 
 def progress_console() -> Console:
@@ -92,12 +94,11 @@ def step(name: str) -> Iterator[Step]:
             raise
         finally:
             progress.stop()
-            text = f"{name:{_NAME_WIDTH}} {shown.detail}"
+            detail = textwrap.shorten(shown.detail, _DETAIL_WIDTH, placeholder=" ...")
+            text = f"{name:{_NAME_WIDTH}} {detail:{_DETAIL_WIDTH}}"
             style = "dim" if shown.mark == "same" else "default"
             seconds = f"{time.monotonic() - started:8.1f} s"
-            console.print(
-                f"  {_MARKS[shown.mark]} [{style}]{escape(f'{text:64}')}[/] [dim]{seconds}[/]"
-            )
+            console.print(f"  {_MARKS[shown.mark]} [{style}]{escape(text)}[/] [dim]{seconds}[/]")
 
 
 def say(text: str) -> None:

@@ -18,13 +18,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from flows import lock, processes, server, stores, terminal
+from flows import lock, processes, reconcile, server, stores, terminal
 from rag.artifacts import Artifacts
 from rag.errors import InputError, RagError
 from rag.params import Params
 from rag.release import store
 
-Lines = queue.Queue[tuple[str, str]]
 _WATCH_SECONDS = 0.2
 _COLOURS = {"prefect": "blue", "mlflow": "magenta", "retrain": "green"}
 
@@ -49,43 +48,90 @@ def run(artifacts: Artifacts, params: Params) -> None:
     with lock.hold(server.up_lock(artifacts), "ragloop up"), _stopped_by_signals():
         parts = _parts(artifacts, params)
         _check_ports(params, parts)
-        lines: Lines = queue.Queue()
-        running: dict[str, processes.Program] = {}
-        with ExitStack() as programs:
+        supervisor = _Supervisor(artifacts)
+        with ExitStack() as stack:
             for part in parts:
-                program = programs.enter_context(processes.running(part.command, artifacts.root))
-                running[part.name] = program
-                reader = threading.Thread(
-                    target=_read, args=(part.name, program, lines), daemon=True
-                )
-                reader.start()
-                if part.health:
-                    _await(part, program, lines)
+                supervisor.start(part, stack)
+                if part.name == "prefect":
+                    stack.enter_context(server.own_api(str(part.address)))
+            reconcile.close_dead_runs(artifacts, older_than_seconds=0)
+            # Whatever the schedule was running when it was stopped.
+            stack.callback(reconcile.close_dead_runs, artifacts, older_than_seconds=0)
+            supervisor.start(Part("retrain", [sys.executable, "-m", "flows.schedule"]), stack)
             _announce(artifacts, params, parts)
-            _supervise(running, lines)
+            supervisor.watch()
 
 
 def _parts(artifacts: Artifacts, params: Params) -> list[Part]:
+    """The servers to start: those that neither the environment nor params.yaml name."""
     ports = params.schedule
     parts = []
-    api = os.environ.get("PREFECT_API_URL")
-    if not api:
+    if not os.environ.get("PREFECT_API_URL"):
         address = f"http://{server.HOST}:{ports.prefect_port}"
-        api = os.environ["PREFECT_API_URL"] = f"{address}/api"
         command = server.prefect_command(ports.prefect_port)
-        parts.append(Part("prefect", command, address, f"{api}/health"))
+        parts.append(Part("prefect", command, address, f"{address}/api/health"))
     uri = store.tracking_uri(artifacts, params)
     if uri.startswith(store.SQLITE):
         address = f"http://{server.HOST}:{ports.mlflow_port}"
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+            *("--uvicorn-opts", "--log-level warning"),
             *("--host", server.HOST, "--port", str(ports.mlflow_port)),
             *("--backend-store-uri", uri),
             *("--default-artifact-root", store.artifact_folder(artifacts).as_uri()),
         ]
         parts.append(Part("mlflow", command, address, f"{address}/health"))
-    parts.append(Part("retrain", [sys.executable, "-m", "flows.schedule"]))
     return parts
+
+
+class _Supervisor:
+    """Starts parts, prints what they say, and notices when one ends."""
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self._root = artifacts.root
+        self._running: dict[str, processes.Program] = {}
+        self._lines: queue.Queue[tuple[str, str]] = queue.Queue()
+
+    def start(self, part: Part, stack: ExitStack) -> None:
+        """Starts a part, to be stopped with `stack`, and waits until it is healthy."""
+        program = stack.enter_context(processes.running(part.command, self._root))
+        self._running[part.name] = program
+        reading = threading.Thread(target=self._read, args=(part.name, program), daemon=True)
+        reading.start()
+        if not part.health:
+            return
+        with terminal.step(part.name) as step:
+            try:
+                server.await_healthy(program, part.health, part.name)
+            except RagError:
+                self._print_waiting()
+                raise
+            step.finish(str(part.address))
+        # What a server says while it starts well is of no use to anybody.
+        while not self._lines.empty():
+            self._lines.get()
+
+    def watch(self) -> None:
+        """Prints lines for as long as every part runs; RagError when one ends by itself."""
+        while True:
+            time.sleep(_WATCH_SECONDS)
+            self._print_waiting()
+            for name, program in self._running.items():
+                if program.exit_code is not None:
+                    self._print_waiting()
+                    raise RagError(f"{name} ended by itself with exit code {program.exit_code}")
+
+    def _read(self, name: str, program: processes.Program) -> None:
+        for line in program.output or ():
+            if line.strip():
+                self._lines.put((name, line.rstrip()))
+
+    def _print_waiting(self) -> None:
+        from rich.markup import escape
+
+        while not self._lines.empty():
+            name, line = self._lines.get()
+            terminal.say(f"[{_COLOURS[name]}]{name:8}[/][dim]│[/] {escape(line)}")
 
 
 @contextmanager
@@ -117,14 +163,6 @@ def _check_ports(params: Params, parts: Sequence[Part]) -> None:
         raise InputError(taken)
 
 
-def _await(part: Part, program: processes.Program, lines: Lines) -> None:
-    with terminal.step(part.name) as step:
-        server.await_healthy(
-            program, str(part.health), part.name, meanwhile=lambda: _print_waiting(lines)
-        )
-        step.finish(str(part.address))
-
-
 def _announce(artifacts: Artifacts, params: Params, parts: Sequence[Part]) -> None:
     addresses = {part.name: part.address for part in parts if part.address}
     record = server.up_record(artifacts)
@@ -133,27 +171,3 @@ def _announce(artifacts: Artifacts, params: Params, parts: Sequence[Part]) -> No
     cron = f"cron {when.cron} {when.timezone}"
     rhythm = f"every {when.interval_seconds} s" if when.interval_seconds else cron
     terminal.say(f"  retrain is scheduled: [bold]{rhythm}[/]. Ctrl-C stops all.")
-
-
-def _supervise(running: dict[str, processes.Program], lines: Lines) -> None:
-    while True:
-        time.sleep(_WATCH_SECONDS)
-        _print_waiting(lines)
-        for name, program in running.items():
-            if program.exit_code is not None:
-                _print_waiting(lines)
-                raise RagError(f"{name} ended by itself with exit code {program.exit_code}")
-
-
-def _read(name: str, program: processes.Program, lines: Lines) -> None:
-    for line in program.output or ():
-        if line.strip():
-            lines.put((name, line.rstrip()))
-
-
-def _print_waiting(lines: Lines) -> None:
-    from rich.markup import escape
-
-    while not lines.empty():
-        name, line = lines.get()
-        terminal.say(f"[{_COLOURS[name]}]{name:8}[/][dim]│[/] {escape(line)}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flows.server import HOST, up_addresses
 from rag.artifacts import Artifacts
 from rag.params import Params
-from rag.release.card import decision_text, read_metrics
+from rag.release.card import METRICS, decision_text, read_metrics
 from rag.release.card import metrics_table as markdown_table
 from rag.release.redaction import without_credentials
 
@@ -123,9 +123,9 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     style = _STYLES.get(verdict.outcome, "red")
     console.print(f"  [bold {style}]{verdict.outcome}[/]  {escape(headline(verdict))}")
     for reason in verdict.reasons:
-        console.print(f"    [dim]·[/] {escape(reason)}")
+        console.print(f"    [dim]·[/] {escape(reason)}", soft_wrap=True)
     for name, link in verdict.links.items():
-        console.print(f"    [dim]{name:8}[/] {escape(link)}")
+        console.print(f"    [dim]{name:8}[/] {escape(link)}", soft_wrap=True)
     console.print()
 
 
@@ -141,15 +141,14 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
         title_style="dim",
         title_justify="left",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1),
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for system in systems:
-        table.add_column(
-            _TITLES[system], justify="right", style="bold" if system == "tuned" else ""
-        )
-    names = dict.fromkeys(
-        name for system in ("tuned", *systems) for name in metrics["systems"][system]
-    )
+        style = "bold" if system == "tuned" else ""
+        table.add_column(_TITLES[system], justify="right", style=style, no_wrap=True)
+    found = {name for system in systems for name in metrics["systems"][system]}
+    names = [name for name in METRICS if name in found] + sorted(found - set(METRICS))
     for name in names:
         table.add_row(name, *(_cell(metrics["systems"][system].get(name)) for system in systems))
     return table
@@ -183,7 +182,7 @@ def verdict_markdown(verdict: Verdict) -> str:
 def _cell(metric: Mapping[str, float] | None) -> str:
     if metric is None:
         return "[dim]-[/]"
-    return f"{metric['value']:.1f} [dim]({metric['low']:.1f} to {metric['high']:.1f})[/]"
+    return f"{metric['value']:.1f} [dim]({metric['low']:.1f}–{metric['high']:.1f})[/]"
 
 
 def _mlflow_address(artifacts: Artifacts, params: Params) -> str:

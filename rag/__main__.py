@@ -27,6 +27,12 @@ def main(arguments: list[str]) -> int:
     except RagError as error:
         print(f"{arguments[0]}: {error}", file=sys.stderr)
         return error.exit_code
+    except FileNotFoundError as error:
+        print(
+            f"{arguments[0]}: {error.filename} is missing; run the stages before it: dvc repro",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

@@ -32,7 +32,7 @@ class Section(BaseModel):
 
 class PrepareParams(Section):
     strict: bool = True
-    test_share: Share = 0.25
+    test_share: Share = 0.2
     dev_share: Share = 0.1
     max_train_questions: Positive | None = None
     max_test_questions: Positive | None = None
@@ -116,8 +116,8 @@ class TrainingParams(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
     precision: Precision = "bfloat16"
-    evaluations: Annotated[int, Field(ge=1)] = 4
-    dev_questions: Positive = 48
+    evaluations: Annotated[int, Field(ge=1)] = 2
+    dev_questions: Positive = 150
     max_minutes: Annotated[float, Field(gt=0.0)] | None = None
 
 
@@ -127,6 +127,7 @@ class ReaderParams(ModelReference):
     passages: Annotated[int, Field(ge=1, le=32)] = 1
     max_prompt_tokens: Annotated[int, Field(ge=64)] = 384
     max_answer_tokens: Annotated[int, Field(ge=1, le=512)] = 24
+    batch_tokens: Annotated[int, Field(ge=64)] = 4096
     abstain: float | Literal["auto"] | None = "auto"
     lora: LoraParams = LoraParams()
     training: TrainingParams = TrainingParams()
@@ -148,7 +149,6 @@ class EvaluateParams(Section):
     )
     resamples: Annotated[int, Field(ge=100)] = 10000
     confidence: Confidence = 0.95
-    batch_size: Positive = 16
 
 
 class GateParams(Section):

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from pathlib import Path
 from rag.errors import ModelError
 
 BUNDLED_PREFIX = "bundled:"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+#: What a model is made of: weights, configuration, vocabulary, prompt template.
+_CONTENT = {".safetensors", ".json", ".txt", ".model", ".jinja"}
 #: The hashing of 100 MB costs a tenth of a second; a file is hashed once per process.
 _HASHED: dict[tuple[str, int, int], str] = {}
 
@@ -142,19 +146,21 @@ def _convert_gguf(weights: Path, folder: Path) -> Path:
     try:
         temporary.rename(folder)
     except OSError:
-        # Another process was first; its folder has the same content.
         shutil.rmtree(temporary)
+        # Another process was first; its folder has the same content.
+        if not (folder / "config.json").is_file():
+            raise
     return folder
 
 
 def _hub_snapshot(model: str, revision: str | None) -> Path:
-    if revision is None:
+    if revision is None or not _COMMIT.fullmatch(revision):
         raise ModelError(
-            f"model {model!r}: a hub model needs a pinned revision (a commit hash); "
-            "a name alone may change under you. A local folder needs to exist"
+            f"model {model!r}: a hub model needs a pinned revision, a commit hash of 40 digits, "
+            f"got {revision!r}; names and branches move. A local folder has to exist"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         return Path(
@@ -164,21 +170,27 @@ def _hub_snapshot(model: str, revision: str | None) -> Path:
                 ignore_patterns=["*.bin", "*.pt", "*.pkl", "*.h5", "*.msgpack", "*.onnx"],
             )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = " ".join(str(error).split()).split(". ")[0]
         raise ModelError(
-            f"model {model!r} at {revision}: cannot be had from the hub or its cache "
-            f"({' '.join(str(error).split())[:200]})"
+            f"model {model!r} at {revision}: cannot be had from the hub or its cache ({reason}); "
+            f"with a network, run: hf download {model} --revision {revision}"
         ) from error
 
 
 def _checked_folder(model: str, folder: Path) -> Weights:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    tensors = [path for path in files if path.suffix == ".safetensors"]
-    if not tensors:
-        pickled = [path.name for path in files if path.suffix in {".bin", ".pt", ".pkl", ".pth"}]
-        found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+    safe = {path.parent for path in files if path.suffix == ".safetensors"}
+    # Loaders take pytorch_model.bin where a module's folder has nothing better.
+    pickled = [
+        path.relative_to(folder).as_posix()
+        for path in files
+        if path.parent not in safe and path.match("pytorch_model*.bin")
+    ]
+    if not safe or pickled:
+        found = f"pickled weights ({', '.join(pickled)})" if pickled else "no weights"
         raise ModelError(f"model {model!r}: {found} in {folder}; expected *.safetensors")
-    wanted = [path for path in files if path.suffix in {".safetensors", ".json", ".txt", ".model"}]
+    wanted = [path for path in files if path.suffix in _CONTENT]
     digests = {path.relative_to(folder).as_posix(): file_sha256(path) for path in wanted}
     digest = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
     return Weights(model, folder, digest)

@@ -35,7 +35,6 @@ class CausalReaderTraining:
         self._model = add_lora(reader, params.reader.lora, params.seed)
         self._dev = dev
         self._scores = scores
-        self._batch_size = params.evaluate.batch_size
         prompts = [
             reader.prompt(example.question.text, [passage.text for passage in example.passages])
             for example in examples
@@ -44,10 +43,13 @@ class CausalReaderTraining:
         self._rows = pack(prompts, answers, params.reader.training.batch_tokens)
         self._answer_lengths = [[len(answers[i]) for i in row.members] for row in self._rows]
         self.lengths = [row.length for row in self._rows]
-        self.questions = [len(row.members) for row in self._rows]
+        self._question_ids = [example.question.question_id for example in examples]
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         return {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+
+    def names(self, batch: Sequence[int]) -> list[str]:
+        return [self._question_ids[member] for i in batch for member in self._rows[i].members]
 
     def loss(self, batch: Sequence[int]) -> torch.Tensor:
         tokens = self._reader.answer_log_probabilities(
@@ -62,7 +64,6 @@ class CausalReaderTraining:
         return self._reader.answer(
             [example.question.text for example in examples],
             [example.passages for example in examples],
-            batch_size=self._batch_size,
         )
 
     def train_mode(self, training: bool) -> None:

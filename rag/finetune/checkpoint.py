@@ -1,7 +1,7 @@
 """The state of a training run: enough to go on after a kill as if nothing had happened.
 
-    checkpoint.safetensors   trained tensors, the best ones so far, optimizer moments, generator
-    checkpoint.json          step, metrics, learning-rate schedule, the rows logged so far
+    STEP.checkpoint.safetensors   tensors now and at their best, optimizer moments, generator
+    checkpoint.json               step, metrics, learning-rate schedule, the rows logged so far
 
 Both are written aside and renamed, the JSON last: it is what makes a checkpoint valid. Tensors are
 kept as safetensors, so that nothing is unpickled.

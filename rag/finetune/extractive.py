@@ -34,7 +34,7 @@ class ExtractiveReaderTraining:
         self._reader = reader
         self._dev = dev
         self._scores = scores
-        self._batch_size = params.evaluate.batch_size
+        self._question_ids = []
         self._readings = []
         self._spans = []
         for example in examples:
@@ -44,6 +44,7 @@ class ExtractiveReaderTraining:
             wanted = list(example.question.answers) if example.target else [""]
             spans = [token_spans(reading, wanted) for reading in readings]
             if any(spans):
+                self._question_ids.append(example.question.question_id)
                 self._readings.append(readings)
                 self._spans.append(spans)
         self.lengths = [
@@ -53,6 +54,9 @@ class ExtractiveReaderTraining:
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         return dict(self._reader.model.named_parameters())
+
+    def names(self, batch: Sequence[int]) -> list[str]:
+        return [self._question_ids[i] for i in batch]
 
     def loss(self, batch: Sequence[int]) -> torch.Tensor:
         import torch
@@ -77,7 +81,6 @@ class ExtractiveReaderTraining:
         return self._reader.answer(
             [example.question.text for example in examples],
             [example.passages for example in examples],
-            batch_size=self._batch_size,
         )
 
     def train_mode(self, training: bool) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from rag.errors import TrainingError
-from rag.finetune.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from rag.finetune.checkpoint import load_checkpoint, save_checkpoint
 from rag.params import TrainingParams
 from rag.retrieval.encoder import token_batches
 
@@ -38,6 +38,9 @@ class Trainable(Protocol):
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         """The tensors that are trained, by name; all others stay as they are."""
+
+    def names(self, batch: Sequence[int]) -> Sequence[str]:
+        """What a person knows these examples by, for messages."""
 
     def loss(self, batch: Sequence[int]) -> torch.Tensor:
         """Mean loss of these examples, a scalar with gradient."""
@@ -102,8 +105,8 @@ def train(
         loss = trainable.loss(batch)
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"step {step}: the loss is {loss.item()}, examples {list(batch)}; "
-                "lower reader.training.learning_rate or look at these examples"
+                f"step {step}: the loss is {loss.item()}; lower reader.training.learning_rate or "
+                f"look at the examples {', '.join(trainable.names(batch))}"
             )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), params.gradient_clip)
@@ -129,7 +132,11 @@ def train(
             trainable.train_mode(True)
             state = state.record(metrics, step, log).keep_best(parameters, metrics, step)
             save_checkpoint(checkpoint, state, parameters, optimizer, scheduler)
-        if params.max_minutes and time.monotonic() - started > params.max_minutes * 60:
+        if (
+            step < total
+            and params.max_minutes
+            and time.monotonic() - started > params.max_minutes * 60
+        ):
             raise TrainingError(
                 f"step {step} of {total}: reader.training.max_minutes ({params.max_minutes}) is "
                 "over; raise it, or lower epochs or prepare.max_train_questions"
@@ -169,11 +176,12 @@ def length_buckets(lengths: Sequence[int], batch_tokens: int, seed: int) -> list
     return batches
 
 
+def _is_over(started: float, max_minutes: float | None) -> bool:
+    return max_minutes is not None and time.monotonic() - started > max_minutes * 60
+
+
 def _warm_then_linear(step: int, total: int, warmup_share: float) -> float:
     warmup = max(1, round(total * warmup_share))
     if step < warmup:
         return (step + 1) / warmup
     return max(0.0, (total - step) / max(1, total - warmup))
-
-
-__all__ = ["Checkpoint", "Trainable", "TrainingSummary", "length_buckets", "train"]

@@ -46,7 +46,7 @@ def tune_reader(params: Params, artifacts: Artifacts, *, scores: Mapping[str, An
     training, dev = _training(params, artifacts, scores)
     key = _stage_key(params, artifacts)
     checkpoint = artifacts.checkpoints / key
-    _drop_other_checkpoints(checkpoint)
+    _drop_checkpoints(artifacts.checkpoints, kept=checkpoint)
     artifacts.reader.mkdir(parents=True, exist_ok=True)
     total = 100
     with (
@@ -87,6 +87,7 @@ def tune_reader(params: Params, artifacts: Artifacts, *, scores: Mapping[str, An
         dev={name: round(value, 4) for name, value in summary.best_metrics.items()},
         abstain_below=_threshold(params, training, dev, next(iter(scores.values()))),
     )
+    _drop_checkpoints(artifacts.checkpoints, kept=None)
 
 
 def _training(
@@ -99,7 +100,7 @@ def _training(
     count = params.reader.passages
     examples = reading_examples(questions, passages, gold_passages(questions, chunks), count)
     dev = [_dev_example(question, passages, count) for question in dev_questions]
-    watched = dev[: params.reader.training.dev_questions]
+    watched = _spread(dev, params.reader.training.dev_questions)
     if params.reader.kind == "causal":
         from rag.finetune.causal import CausalReaderTraining
         from rag.reading.causal import CausalReader
@@ -129,6 +130,12 @@ def _dev_example(
     return ReadingExample(question, tuple(shown), question.answers[0] if question.answers else "")
 
 
+def _spread(examples: Sequence[ReadingExample], count: int) -> list[ReadingExample]:
+    """At most `count` examples, evenly from first to last: they lie in the order of documents."""
+    step = max(1.0, len(examples) / count)
+    return [examples[int(i * step)] for i in range(min(count, len(examples)))]
+
+
 def _threshold(
     params: Params,
     training: ReaderTraining,
@@ -146,20 +153,23 @@ def _threshold(
 def _stage_key(params: Params, artifacts: Artifacts) -> str:
     """What a checkpoint belongs to: parameters, code, base weights and the stage's inputs."""
     package = Path(__file__).parent.parent
-    code = [*package.glob("finetune/*.py"), *package.glob("reading/*.py")]
     inputs = [artifacts.questions, artifacts.chunks, artifacts.contexts]
     parts = {
         "reader": params.reader.model_dump(mode="json"),
         "seed": params.seed,
         "weights": weights_digest(params.reader.model, params.reader.revision),
-        "code": {path.name: file_sha256(path) for path in sorted(code)},
+        "code": {
+            path.relative_to(package).as_posix(): file_sha256(path)
+            for path in sorted(package.rglob("*.py"))
+        },
         "inputs": {path.name: file_sha256(path) for path in inputs},
     }
     return hashlib.sha256(sorted_json(parts).encode()).hexdigest()[:16]
 
 
-def _drop_other_checkpoints(kept: Path) -> None:
-    if kept.parent.is_dir():
-        for folder in kept.parent.iterdir():
-            if folder != kept:
-                shutil.rmtree(folder)
+def _drop_checkpoints(folder: Path, *, kept: Path | None) -> None:
+    """One that is not gone on from is of no more use: a finished stage that is forced trains."""
+    if folder.is_dir():
+        for checkpoint in folder.iterdir():
+            if checkpoint != kept:
+                shutil.rmtree(checkpoint)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from rag.corpus.text import folded
 from rag.records import Answer
+from rag.retrieval.relevance import contains
 
 #: (prediction, gold answers) -> 0..1; an empty prediction is right where there is no gold answer.
 AnswerScore = Callable[[str, Sequence[str]], float]
@@ -27,8 +27,7 @@ def checked(answer: Answer, threshold: float | None) -> Answer:
 
 def is_supported(answer: Answer) -> bool:
     """Whether the answer's words stand in one of the passages it was read from."""
-    text = folded(answer.text)
-    return any(text in folded(evidence.text) for evidence in answer.evidence)
+    return any(contains(evidence.text, answer.text) for evidence in answer.evidence)
 
 
 def choose_threshold(
@@ -46,7 +45,7 @@ def choose_threshold(
     best, best_gain, gain = None, 0.0, 0.0
     for position, i in enumerate(order[:-1]):
         gain += dropped[i] - kept[i]
-        if gain > best_gain + 1e-9:
-            best = (given[i].score + given[order[position + 1]].score) / 2
-            best_gain = gain
+        score_here, score_next = given[i].score, given[order[position + 1]].score
+        if score_here < score_next and gain > best_gain + 1e-9:
+            best, best_gain = (score_here + score_next) / 2, gain
     return best

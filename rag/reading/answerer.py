@@ -78,9 +78,7 @@ class QuestionAnswerer:
     ) -> list[Response]:
         """Answers with everything that was retrieved, in the order of the questions."""
         found = self.search(questions, max(self._params.reader.passages, _SHOWN_PASSAGES))
-        answers = self._reader.answer(
-            questions, found, batch_size=self._params.evaluate.batch_size, progress=progress
-        )
+        answers = self._reader.answer(questions, found, progress=progress)
         if self._checks:
             answers = [checked(answer, self._threshold) for answer in answers]
         return [

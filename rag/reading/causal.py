@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag.params import ReaderParams
+from rag.reading.attention import additive, attention_for
 from rag.reading.generation import generate
 from rag.reading.packing import Prompt, Row, pack, to_tensors
 from rag.reading.prompts import (
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter"
 _MARK = "\x1d"
-#: Padded tokens in one forward pass without gradient.
-_BATCH_TOKENS = 4096
 
 
 class CausalReader:
@@ -53,6 +52,7 @@ class CausalReader:
         base: Any = AutoModelForCausalLM.from_pretrained(
             weights.folder,
             dtype=getattr(torch, params.training.precision),
+            attn_implementation=attention_for(self.device),
             trust_remote_code=False,
         )
         self.model: Any = base.to(self.device).eval()
@@ -69,7 +69,7 @@ class CausalReader:
         before, after = self._chat(passages_part(passages), asked)
         shared = self._ids(before)
         own = self._ids(after)
-        room = self.params.max_prompt_tokens - len(own)
+        room = max(0, self.params.max_prompt_tokens - len(own))
         return Prompt(tuple(shared[:room]), tuple(own))
 
     def _chat(self, passages: str, asked: str) -> tuple[str, str]:
@@ -118,7 +118,7 @@ class CausalReader:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
             hidden = self.causal_model.model(
                 input_ids=packed.ids,
-                attention_mask=packed.attention,
+                attention_mask=self.mask(packed.attention),
                 position_ids=packed.positions,
                 use_cache=False,
             ).last_hidden_state
@@ -127,6 +127,10 @@ class CausalReader:
         target = torch.tensor(targets, device=self.device).unsqueeze(1)
         picked: torch.Tensor = logits.log_softmax(-1).gather(1, target).squeeze(1)
         return picked
+
+    def mask(self, seen: torch.Tensor) -> torch.Tensor:
+        """What the model's attention takes for `seen`, shape (R, 1, queries, keys)."""
+        return additive(seen) if self.device.type == "cpu" else seen
 
     @property
     def causal_model(self) -> Any:
@@ -152,7 +156,7 @@ class CausalReader:
         prompts = [self.prompt(questions[i], [passages[i][k].text]) for i, k in cells]
         wanted = [self.answer_ids(answers[i]) for i, _ in cells]
         with torch.inference_mode():
-            for row in pack(prompts, wanted, _BATCH_TOKENS):
+            for row in pack(prompts, wanted, self.params.batch_tokens):
                 lengths = [len(wanted[member]) for member in row.members]
                 tokens = self.answer_log_probabilities([row], [lengths])
                 for member, part in zip(row.members, tokens.split(lengths), strict=True):
@@ -166,7 +170,6 @@ class CausalReader:
         questions: Sequence[str],
         passages: Sequence[Sequence[Passage]],
         *,
-        batch_size: int,
         progress: Progress | None = None,
     ) -> list[Answer]:
         used = [found[: self.params.passages] for found in passages]
@@ -174,9 +177,9 @@ class CausalReader:
             self.prompt(question, [passage.text for passage in found])
             for question, found in zip(questions, used, strict=True)
         ]
-        rows = pack(prompts, [()] * len(prompts), _BATCH_TOKENS)
+        rows = pack(prompts, [()] * len(prompts), self.params.batch_tokens)
         answers: dict[int, Answer] = {}
-        for batch in token_batches([row.length for row in rows], _BATCH_TOKENS):
+        for batch in token_batches([row.length for row in rows], self.params.batch_tokens):
             chosen = [rows[i] for i in batch]
             for i, (ids, score) in generate(self, chosen, self.params.max_answer_tokens).items():
                 text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()

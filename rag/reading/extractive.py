@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "weights"
-_BATCH_TOKENS = 4096
 _MAX_TOKENS = 512
 
 
@@ -113,17 +112,20 @@ class ExtractiveReader:
         questions: Sequence[str],
         passages: Sequence[Sequence[Passage]],
         *,
-        batch_size: int,
         progress: Progress | None = None,
     ) -> list[Answer]:
         used = [found[: self.params.passages] for found in passages]
-        cells = [(i, k) for i, found in enumerate(used) for k in range(len(found))]
-        readings = [self.read(questions[i], used[i][k].text) for i, k in cells]
+        readings = [
+            self.read(question, passage.text)
+            for question, found in zip(questions, used, strict=True)
+            for passage in found
+        ]
         scores = self._all_logits(readings)
-        answers = []
-        for i, found in enumerate(used):
-            own = [cell for cell, (question, _) in enumerate(cells) if question == i]
-            text, score = self._best_span([readings[c] for c in own], [scores[c] for c in own])
+        answers: list[Answer] = []
+        start = 0
+        for found in used:
+            own = slice(start, start := start + len(found))
+            text, score = self._best_span(readings[own], scores[own])
             answers.append(Answer(text, score, not text, as_evidence(found)))
             if progress is not None:
                 progress(1)
@@ -135,7 +137,7 @@ class ExtractiveReader:
         found: dict[int, tuple[Array, Array]] = {}
         lengths = [len(reading.ids) for reading in readings]
         with torch.inference_mode():
-            for batch in token_batches(lengths, _BATCH_TOKENS):
+            for batch in token_batches(lengths, self.params.batch_tokens):
                 start, end = self.logits([readings[i] for i in batch])
                 for row, i in enumerate(batch):
                     found[i] = (

@@ -43,7 +43,7 @@ def generate(reader: CausalReader, rows: Sequence[Row], max_new_tokens: int) -> 
     cache = DynamicCache()
     inputs = {
         "input_ids": packed.ids,
-        "attention_mask": packed.attention,
+        "attention_mask": reader.mask(packed.attention),
         "position_ids": packed.positions,
     }
     with (
@@ -66,7 +66,7 @@ def generate(reader: CausalReader, rows: Sequence[Row], max_new_tokens: int) -> 
             seen = torch.cat([prompt_seen, itself.repeat(1, 1, step + 1)], dim=2)
             inputs = {
                 "input_ids": chosen[-1],
-                "attention_mask": seen.unsqueeze(1),
+                "attention_mask": reader.mask(seen.unsqueeze(1)),
                 "position_ids": positions + step + 1,
             }
     return _collect(rows, torch.stack(chosen, 2).tolist(), torch.stack(scores, 2).tolist(), end)

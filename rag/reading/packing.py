@@ -105,7 +105,7 @@ def to_tensors(rows: Sequence[Row], padding_id: int, device: torch.device) -> Pa
     """Pads rows on the right."""
     import torch
 
-    width = max(row.length for row in rows)
+    width = -(-max(row.length for row in rows) // 64) * 64
     ids = torch.full((len(rows), width), padding_id)
     positions = torch.zeros((len(rows), width), dtype=torch.long)
     owners = torch.full((len(rows), width), _PADDING)

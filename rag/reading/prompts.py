@@ -37,5 +37,7 @@ def is_refusal(text: str) -> bool:
 
 def clean_answer(text: str) -> str:
     """The first line of what was generated, without quotes around it or a closing full stop."""
-    line = text.strip().split("\n", 1)[0].strip().strip('"')
-    return line[:-1] if line.endswith(".") and not line.endswith("..") else line
+    line = text.strip().split("\n", 1)[0].strip()
+    if line.endswith(".") and not line.endswith(".."):
+        line = line[:-1]
+    return line.strip('"')

@@ -27,7 +27,6 @@ class Reader(Protocol):
         questions: Sequence[str],
         passages: Sequence[Sequence[Passage]],
         *,
-        batch_size: int,
         progress: Progress | None = None,
     ) -> list[Answer]:
         """One answer a question, in order; without passages it answers from memory alone."""

@@ -34,6 +34,9 @@ _ENVIRONMENT = {
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
 
+#: Characters of a library's own message; the rest is its inner workings.
+_SHOWN = 240
+
 
 def tracking_uri(artifacts: Artifacts, params: Params) -> str:
     """`tracking.uri`, or SQLite in the state folder."""
@@ -115,8 +118,9 @@ def _check(uri: str) -> None:
         MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError) as error:
         where = without_credentials(uri)
+        reason = without_credentials(str(error)).partition("\n")[0][:_SHOWN]
         raise ReleaseError(
-            f"the MLflow store at {where} does not answer: {without_credentials(str(error))}; "
+            f"the MLflow store at {where} does not answer: {reason}; "
             "check tracking.uri in params.yaml, then `ragloop doctor`"
         ) from None
 

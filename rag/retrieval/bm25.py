@@ -4,12 +4,14 @@
 for one word, `Multilingual` segments Chinese, Japanese and Korean but drops every number (measured
 with qdrant-edge-py 0.9.0). Both hash a word to the same id, so a text is tokenised by what it
 contains: with East Asian letters by `Multilingual` plus its numbers by `Word`, otherwise by `Word`.
-The inverse document frequency is applied by the index (sparse vectors with the IDF modifier).
+Full-width letters and digits are made ordinary ones first (Unicode NFKC): either may be typed. The
+inverse document frequency is applied by the index (sparse vectors with the IDF modifier).
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +67,7 @@ class Bm25Encoder:
         return self._embed(text, "embed_query")
 
     def _embed(self, text: str, method: str) -> SparseVector:
+        text = unicodedata.normalize("NFKC", text)
         if not _EAST_ASIAN.search(text):
             return _sparse([getattr(self._words, method)(text)])
         numbers = " ".join(_NUMBER.findall(text))

@@ -60,10 +60,19 @@ def write_embeddings(embeddings: Embeddings, folder: Path) -> None:
 
 
 def read_embeddings(folder: Path) -> Embeddings:
-    """Reads what `write_embeddings` wrote; the matrix stays on disk until it is touched."""
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    ids = tuple(pq.read_table(folder / IDS).column("chunk_id").to_pylist())
-    vectors = np.load(folder / VECTORS, mmap_mode="r")
+    """Reads what `write_embeddings` wrote; the matrix stays on disk until it is touched.
+
+    Raises IndexMismatchError where a file is missing, cut short or does not fit the others.
+    """
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        ids = tuple(pq.read_table(folder / IDS).column("chunk_id").to_pylist())
+        vectors = np.load(folder / VECTORS, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise IndexMismatchError(
+            f"{folder}: embeddings cannot be read ({reason}); run: dvc repro --force embed"
+        ) from error
     expected = (facts["count"], facts["dimension"])
     if vectors.shape != expected or len(ids) != facts["count"]:
         raise IndexMismatchError(

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from rag.errors import ModelError
 from rag.params import RetrieverParams
 from rag.records import sorted_json
-from rag.weights import resolve_weights
+from rag.weights import Weights, resolve_weights
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -48,6 +49,7 @@ class Encoder:
 
     def __init__(self, params: RetrieverParams, cache: Path, *, device: str | None = None) -> None:
         weights = resolve_weights(params.model, params.revision, cache)
+        _check_max_tokens(params, weights)
         self._params = params
         self.weights = weights
         self._device = device
@@ -76,7 +78,7 @@ class Encoder:
         """D, the length of a vector."""
         size = self._model.get_embedding_dimension()
         if size is None:
-            raise ValueError(f"{self._params.model} does not tell its dimension")
+            raise ModelError(f"model {self._params.model!r} does not tell its dimension")
         return size
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -102,10 +104,11 @@ class Encoder:
         import torch
 
         prompt = self._params.query_prompt if side == "query" else self._params.passage_prompt
+        texts = [prompt + text for text in texts]
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         lengths = [min(n, self._params.max_tokens) for n in self.count_tokens(texts)]
         for batch in token_batches(lengths, batch_tokens):
-            features = self._model.preprocess([prompt + texts[i] for i in batch])
+            features = self._model.preprocess([texts[i] for i in batch])
             features = {
                 name: value.to(self._model.device) if hasattr(value, "to") else value
                 for name, value in features.items()
@@ -129,6 +132,18 @@ def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
         else:
             batches.append([position])
     return batches
+
+
+def _check_max_tokens(params: RetrieverParams, weights: Weights) -> None:
+    """A model reads no more tokens than it has positions; past them torch gives no clear error."""
+    config = weights.folder / "config.json"
+    if config.is_file():
+        limit = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
+        if limit is not None and params.max_tokens > limit:
+            raise ModelError(
+                f"retriever.max_tokens: {params.model} reads at most {limit} tokens, "
+                f"got {params.max_tokens}"
+            )
 
 
 def _fingerprint(params: RetrieverParams, weights_sha256: str) -> str:

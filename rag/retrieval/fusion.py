@@ -83,7 +83,7 @@ def choose_dense_weight(
         for weight in weights
     }
     best = max(curve.values())
-    plateau = [weight for weight, value in curve.items() if value >= best - 1e-12]
+    plateau = sorted(weight for weight, value in curve.items() if value >= best - 1e-12)
     return plateau[len(plateau) // 2], curve
 
 

@@ -31,7 +31,11 @@ Hits = list[tuple[str, float]]
 class VectorIndex(Protocol):
     """What Edge and Server both do; point ids are chunk ids, so an upsert can be repeated."""
 
-    def create(self, dimension: int) -> None: ...
+    location: str
+    """Where it lies, for messages."""
+
+    def create(self, dimension: int) -> None:
+        """An empty index to fill; what an unfinished build left is gone."""
 
     def upsert(
         self, ids: Sequence[str], vectors: FloatMatrix, sparse: Sequence[SparseVector]
@@ -67,7 +71,6 @@ def publish_index(
         if index.sealed_fingerprint() == embeddings.fingerprint:
             _check(index, embeddings)
             return embeddings.fingerprint
-        index.drop()
         index.create(embeddings.vectors.shape[1])
         bm25 = Bm25Encoder(embeddings.average_tokens)
         for start, stop in _batches(len(chunks), params.upsert_batch):
@@ -83,11 +86,16 @@ def open_index(params: IndexParams, folder: Path, embeddings: Embeddings) -> Vec
     """The sealed index of these embeddings; raises IndexMismatchError for any other state."""
     index = _index(params, folder, embeddings.fingerprint)
     found = index.sealed_fingerprint()
-    if found != embeddings.fingerprint:
+    try:
+        if found != embeddings.fingerprint:
+            state = "is missing or incomplete" if found is None else f"holds {found[:16]}"
+            raise IndexMismatchError(
+                f"index {index.location} of {embeddings.fingerprint[:16]} {state}; run: ragloop run"
+            )
+        _check(index, embeddings)
+    except IndexMismatchError:
         index.close()
-        state = "is missing or incomplete" if found is None else f"holds fingerprint {found[:16]}"
-        raise IndexMismatchError(f"index {embeddings.fingerprint[:16]} {state}; run: ragloop run")
-    _check(index, embeddings)
+        raise
     return index
 
 
@@ -109,7 +117,7 @@ def _check(index: VectorIndex, embeddings: Embeddings) -> None:
     count = index.count()
     if count != len(embeddings.ids):
         raise IndexMismatchError(
-            f"index {embeddings.fingerprint[:16]} holds {count} points, expected "
+            f"index {index.location} holds {count} points, expected "
             f"{len(embeddings.ids)}; delete it and run: ragloop run"
         )
     step = max(1, len(embeddings.ids) // CANARIES)
@@ -120,8 +128,8 @@ def _check(index: VectorIndex, embeddings: Embeddings) -> None:
         expected = np.asarray(embeddings.vectors[row])
         if chunk_id not in stored or not np.allclose(stored[chunk_id], expected, atol=1e-3):
             raise IndexMismatchError(
-                f"index {embeddings.fingerprint[:16]}: canary {chunk_id} differs from the "
-                "embeddings; delete the index and run: ragloop run"
+                f"index {index.location}: canary {chunk_id} differs from the embeddings; "
+                "delete it and run: ragloop run"
             )
 
 

@@ -25,6 +25,7 @@ class EdgeIndex:
     """A shard at `folder` once it is sealed; until then it is built in `folder.<pid>.tmp`."""
 
     def __init__(self, folder: Path) -> None:
+        self.location = str(folder)
         self._folder = folder
         self._building = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
         self._open: Any = None
@@ -32,12 +33,14 @@ class EdgeIndex:
     def create(self, dimension: int) -> None:
         import qdrant_edge as qdrant
 
-        shutil.rmtree(self._building, ignore_errors=True)
+        self._remove_abandoned()
         self._building.mkdir(parents=True)
         self._open = qdrant.EdgeShard.create(
             str(self._building),
             qdrant.EdgeConfig(
                 vectors={DENSE: qdrant.EdgeVectorParams(dimension, qdrant.Distance.Dot)},
+                # Every search is exact: a graph would cost most of the build and never be used.
+                hnsw_config=qdrant.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10),
                 sparse_vectors={BM25: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)},
                 wal_enabled=False,
             ),
@@ -64,25 +67,37 @@ class EdgeIndex:
         self._shard.update(qdrant.UpdateOperation.delete_points([int(i, 16) for i in ids]))
 
     def seal(self, fingerprint: str) -> None:
+        import qdrant_edge as qdrant
+
         self._shard.flush()
         self._shard.optimize()
         self._shard.flush()
         self.close()
-        seal = json.dumps({"fingerprint": fingerprint}) + "\n"
-        (self._building / _SEAL).write_text(seal, encoding="utf-8")
+        # The first opening folds the journals away; after it a reader leaves every file as it is.
+        qdrant.EdgeShard.load(str(self._building)).close()
+        seal = {"fingerprint": fingerprint, "bytes": _file_bytes(self._building)}
+        (self._building / _SEAL).write_text(json.dumps(seal) + "\n", encoding="utf-8")
         try:
             self._building.rename(self._folder)
         except OSError:
-            # Another process sealed the same vectors first.
-            if self.sealed_fingerprint() != fingerprint:
-                raise
-            shutil.rmtree(self._building)
+            if self.sealed_fingerprint() == fingerprint:
+                # Another process sealed the same vectors first.
+                shutil.rmtree(self._building)
+                return
+            self.drop()
+            self._building.rename(self._folder)
 
     def sealed_fingerprint(self) -> str | None:
-        seal = self._folder / _SEAL
-        if not seal.is_file():
+        try:
+            seal = json.loads((self._folder / _SEAL).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
             return None
-        return str(json.loads(seal.read_text(encoding="utf-8"))["fingerprint"])
+        # A file that is missing or cut short would make the engine panic, or find less.
+        for name, size in seal["bytes"].items():
+            path = self._folder / name
+            if not path.is_file() or path.stat().st_size != size:
+                return None
+        return str(seal["fingerprint"])
 
     def search_dense(self, queries: FloatMatrix, limit: int) -> list[Hits]:
         return self._search([query.tolist() for query in queries], DENSE, limit)
@@ -103,12 +118,27 @@ class EdgeIndex:
 
     def drop(self) -> None:
         self.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        # Moved aside first: nobody can open a folder that is half deleted.
+        aside = self._folder.with_name(f"{self._folder.name}.{os.getpid()}.old.tmp")
+        try:
+            self._folder.rename(aside)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(aside)
 
     def close(self) -> None:
         if self._open is not None:
             self._open.close()
             self._open = None
+
+    def _remove_abandoned(self) -> None:
+        """What this process, or one that is no more, left of a build that did not end."""
+        import psutil
+
+        for path in self._folder.parent.glob(f"{self._folder.name}.*.tmp"):
+            builder = int(path.name.split(".")[1])
+            if builder == os.getpid() or not psutil.pid_exists(builder):
+                shutil.rmtree(path, ignore_errors=True)
 
     @property
     def _shard(self) -> Any:
@@ -136,6 +166,14 @@ class EdgeIndex:
         ]
         found = self._shard.query_batch(qdrant.QueryBatchRequest(requests))
         return [[(point.payload["chunk_id"], point.score) for point in hits] for hits in found]
+
+
+def _file_bytes(folder: Path) -> dict[str, int]:
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def _to_qdrant(vector: SparseVector) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rag.errors import RagError
 from rag.retrieval.bm25 import SparseVector
 from rag.retrieval.encoder import FloatMatrix
-from rag.retrieval.index import BM25, DENSE, Hits
+from rag.retrieval.index import BM25, DENSE, Hits, safe_url
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -15,15 +16,34 @@ if TYPE_CHECKING:
 _SEAL = "sealed"
 _PREFIX = "ragloop-"
 _TIMEOUT_SECONDS = 60
+_RETRIES = 3
+#: A request stays well under 5 MB: a number of a vector takes up to 22 characters of JSON.
+_REQUEST_BYTES, _NUMBER_BYTES, _TERMS_BYTES = 4_000_000, 22, 16_384
 
 
 def connect(url: str, api_key: str | None) -> QdrantClient:
-    """A client of a server, or of `:memory:`, the client's own engine without a server."""
+    """A client of a server, or of `:memory:`, the client's own engine without a server.
+
+    Raises RagError where no server answers or it refuses the key.
+    """
     from qdrant_client import QdrantClient
+    from qdrant_client.http.exceptions import ApiException
 
     if url == ":memory:":
         return QdrantClient(":memory:")
-    return QdrantClient(url=url, api_key=api_key, timeout=_TIMEOUT_SECONDS)
+    client = QdrantClient(
+        url=url, api_key=api_key, timeout=_TIMEOUT_SECONDS, check_compatibility=False
+    )
+    try:
+        client.get_collections()
+    except ApiException as error:
+        client.close()
+        reason = " ".join(str(error).split())[:200]
+        raise RagError(
+            f"no Qdrant server to use at {safe_url(url)} ({reason}); "
+            "check index.url and RAGLOOP_QDRANT_API_KEY, or set index.kind to edge"
+        ) from error
+    return client
 
 
 class ServerIndex:
@@ -32,11 +52,13 @@ class ServerIndex:
     def __init__(self, client: QdrantClient, name: str) -> None:
         self._client = client
         self._name = _PREFIX + name
+        self.location = f"collection {self._name}"
         self._seal_id = 2**64 - 1
 
     def create(self, dimension: int) -> None:
         from qdrant_client import models
 
+        self.drop()
         self._client.create_collection(
             self._name,
             vectors_config={
@@ -60,7 +82,14 @@ class ServerIndex:
             )
             for chunk_id, vector, terms in zip(ids, vectors, sparse, strict=True)
         ]
-        self._client.upsert(self._name, points, wait=True)
+        point_bytes = _NUMBER_BYTES * vectors.shape[1] + _TERMS_BYTES
+        self._client.upload_points(
+            self._name,
+            points,
+            batch_size=max(1, _REQUEST_BYTES // point_bytes),
+            max_retries=_RETRIES,
+            wait=True,
+        )
 
     def delete(self, ids: Sequence[str]) -> None:
         from qdrant_client import models

@@ -9,18 +9,19 @@ from rag.corpus.text import folded
 from rag.records import Question
 
 _WORD = re.compile(r"\w+")
+_SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
 def is_relevant(passage_text: str, passage_document_id: str, question: Question) -> bool:
     """True where the passage holds a gold answer and is of the gold document, if that is known.
 
     Text is compared case-folded after Unicode NFKC, and an answer must stand at word boundaries, so
-    "1" is not found in "2019". Scripts without spaces have no boundaries to keep.
+    "1" is not found in "2019". Scripts without spaces have no boundaries to keep, nor has
+    Korean, where a particle is written onto its noun.
     """
     if question.document_id is not None and passage_document_id != question.document_id:
         return False
-    text = folded(passage_text)
-    return any(_contains(text, folded(answer)) for answer in question.answers)
+    return any(contains(passage_text, answer) for answer in question.answers)
 
 
 def has_gold(question: Question) -> bool:
@@ -28,7 +29,9 @@ def has_gold(question: Question) -> bool:
     return question.answerable and bool(question.answers)
 
 
-def _contains(text: str, answer: str) -> bool:
+def contains(text: str, answer: str) -> bool:
+    """Whether an answer stands in a text at word boundaries, whatever its case and spacing."""
+    text, answer = folded(text), folded(answer)
     start = text.find(answer) if answer else -1
     while start != -1:
         end = start + len(answer)
@@ -39,7 +42,7 @@ def _contains(text: str, answer: str) -> bool:
 
 
 def _joined(text: str, position: int) -> bool:
-    """Whether a word of an alphabet with spaces runs across `position`."""
+    """Whether a word of a script with spaces runs across `position`."""
     if position <= 0 or position >= len(text):
         return False
     pair = text[position - 1], text[position]
@@ -47,6 +50,6 @@ def _joined(text: str, position: int) -> bool:
 
 
 def _spaceless(character: str) -> bool:
-    """Han, kana and Thai letters: written without spaces between words."""
+    """Whether words of the character's script stand next to each other without a space."""
     name = unicodedata.name(character, "")
-    return name.startswith(("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER"))
+    return name.startswith(_SPACELESS)

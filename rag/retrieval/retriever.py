@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rag.records import Chunk, Passage
 from rag.retrieval.bm25 import Bm25Encoder
 from rag.retrieval.encoder import Encoder
 from rag.retrieval.fusion import Candidate, Fusion, fuse
-from rag.retrieval.index import VectorIndex
+from rag.retrieval.index import Hits, VectorIndex
+
+#: How many times the candidates are fetched to see the end of hits of equal score.
+_TIE_LIMIT = 16
 
 
 class Retriever:
@@ -33,19 +36,47 @@ class Retriever:
 
     def candidates(self, questions: Sequence[str]) -> list[list[Candidate]]:
         """For each question the union of both searches, by chunk id, with raw scores."""
-        dense = self._index.search_dense(self._encoder.encode(questions, "query"), self._candidates)
-        sparse = self._index.search_bm25(
-            [self._bm25.query(question) for question in questions], self._candidates
+        vectors = self._encoder.encode(questions, "query")
+        terms = [self._bm25.query(question) for question in questions]
+        dense = self._best(
+            len(questions), lambda rows, limit: self._index.search_dense(vectors[rows], limit)
+        )
+        sparse = self._best(
+            len(questions),
+            lambda rows, limit: self._index.search_bm25([terms[row] for row in rows], limit),
         )
         found = []
         for dense_hits, bm25_hits in zip(dense, sparse, strict=True):
             dense_scores, bm25_scores = dict(dense_hits), dict(bm25_hits)
+            # A list that is not full is complete: what it leaves out shares no term, so scores 0.
+            complete = 0 < len(bm25_hits) < self._candidates
+            absent = 0.0 if complete else None
             found.append(
                 [
-                    Candidate(chunk_id, dense_scores.get(chunk_id), bm25_scores.get(chunk_id))
+                    Candidate(
+                        chunk_id, dense_scores.get(chunk_id), bm25_scores.get(chunk_id, absent)
+                    )
                     for chunk_id in sorted(dense_scores.keys() | bm25_scores.keys())
                 ]
             )
+        return found
+
+    def _best(self, count: int, search: Callable[[list[int], int], list[Hits]]) -> list[Hits]:
+        """The best candidates of each question, the same in every process.
+
+        An index returns hits of equal score in any order. Where the cut goes through such hits, the
+        search is repeated until all of them are there; if they are too many, none of them is taken.
+        """
+        wanted = self._candidates
+        found = search(list(range(count)), wanted + 1)
+        for row in range(count):
+            hits, size = found[row], wanted + 1
+            while _cut_through(hits, wanted, size) and size < wanted * _TIE_LIMIT:
+                size *= 4
+                hits = search([row], size)[0]
+            if _cut_through(hits, wanted, size):
+                hits = [hit for hit in hits if hit[1] > hits[-1][1]]
+            found[row] = sorted(hits, key=lambda hit: (-hit[1], hit[0]))[:wanted]
         return found
 
     def search(
@@ -80,3 +111,8 @@ class Retriever:
 
     def close(self) -> None:
         self._index.close()
+
+
+def _cut_through(hits: Hits, wanted: int, size: int) -> bool:
+    """Whether hits of one score stand on both sides of the cut, and perhaps beyond the list."""
+    return len(hits) == size and hits[wanted - 1][1] == hits[-1][1]

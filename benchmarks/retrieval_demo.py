@@ -1,0 +1,82 @@
+"""How well the demo's passages are found: dense, BM25 and hybrid search on dev and test questions.
+
+    python benchmarks/retrieval_demo.py
+
+The stages run in a temporary folder, as params.yaml says; nothing of the checkout changes. A hit is
+a passage of the gold document that holds a gold answer. The hybrid's weight was chosen on dev, so
+only its test row is an honest score.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rag.artifacts import Artifacts
+from rag.evaluation.ranking import recall_at, reciprocal_rank
+from rag.params import Params, load_params
+from rag.reading.answerer import load_retriever
+from rag.records import Passage, Question, Split, read_questions
+from rag.retrieval.fusion import Fusion
+from rag.retrieval.relevance import has_gold, is_relevant
+from rag.stages import run_stage
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = ("prepare", "chunk", "train_retriever", "embed", "retrieve")
+SPLITS: Sequence[Split] = ("dev", "test")
+CUTOFFS = (1, 5, 20)
+
+
+def main() -> None:
+    """Prints one row for each split and search."""
+    params = load_params(ROOT / "params.yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        artifacts = Artifacts(Path(folder))
+        shutil.copytree(Artifacts(ROOT).demo, artifacts.raw)
+        for stage in STAGES:
+            run_stage(stage, params, artifacts)
+        print_scores(params, artifacts)
+
+
+def print_scores(params: Params, artifacts: Artifacts) -> None:
+    hybrid = Fusion.read(artifacts.fusion)
+    searches = {
+        "dense": Fusion({"default": 1.0}),
+        "BM25": Fusion({"default": 0.0}),
+        f"hybrid, dense share {dict(hybrid.dense_weight)}": hybrid,
+    }
+    retriever = load_retriever(artifacts, params)
+    limit = params.retrieve.candidates
+    headings = "".join(f"  recall@{cutoff:<2}" for cutoff in CUTOFFS)
+    print(f"{'split':<5} {'questions':>9}{headings}     MRR  search")
+    for split in SPLITS:
+        questions = [q for q in read_questions(artifacts.questions, split) if has_gold(q)]
+        candidates = retriever.candidates([question.text for question in questions])
+        for name, fusion in searches.items():
+            ranked = [
+                relevance(
+                    question, retriever.ranked(found, fusion.weight(question.language), limit)
+                )
+                for question, found in zip(questions, candidates, strict=True)
+            ]
+            recalls = "".join(
+                f"{mean([recall_at(row, cutoff) for row in ranked]):>11.3f}" for cutoff in CUTOFFS
+            )
+            mrr = mean([reciprocal_rank(row) for row in ranked])
+            print(f"{split:<5} {len(questions):>9}{recalls}{mrr:>8.3f}  {name}")
+    retriever.close()
+
+
+def relevance(question: Question, passages: Sequence[Passage]) -> list[bool]:
+    """Whether the passage at each rank is relevant, best first."""
+    return [is_relevant(passage.text, passage.document_id, question) for passage in passages]
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What the reader is shown, and what it is to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from rag.errors import TrainingError
+from rag.finetune.examples import ReadingExample, dev_metrics, gold_passages, reading_examples
+from rag.records import Answer, Chunk, Passage, Question
+
+MakeExample = Callable[..., ReadingExample]
+
+
+def question(name: str, document: str | None, *answers: str) -> Question:
+    return Question(name, f"{name}?", answers, document, bool(answers), "train", "en")
+
+
+def chunk(name: str, document: str, text: str) -> Chunk:
+    return Chunk(name, document, 0, text, len(text.split()))
+
+
+def retrieved(*names: str) -> list[Passage]:
+    return [Passage(name, "d", f"text of {name}", 0.5, i) for i, name in enumerate(names, 1)]
+
+
+GOLD = Passage("gold", "d1", "Captain Marlow", 1.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "count", "shown"),
+    [
+        (["a", "b", "gold"], 3, ["a", "b", "gold"]),
+        (["a", "gold", "b"], 2, ["a", "gold"]),
+        (["a", "b", "gold"], 2, ["a", "gold"]),  # not among the first two: it takes the last place
+        (["a", "b"], 1, ["gold"]),
+        ([], 2, ["gold"]),
+    ],
+)
+def test_the_gold_passage_is_always_shown(found: list[str], count: int, shown: list[str]) -> None:
+    asked = question("q", "d1", "Captain Marlow", "Marlow")
+    [made] = reading_examples([asked], {"q": retrieved(*found)}, {"q": GOLD}, count)
+    assert [passage.chunk_id for passage in made.passages] == shown
+    assert made.target == "Captain Marlow"
+
+
+def test_unanswerable_questions_keep_their_distractors_and_have_nothing_to_say() -> None:
+    asked = question("q", "d1")
+    [made] = reading_examples([asked], {"q": retrieved("a", "b")}, {}, 2)
+    assert [passage.chunk_id for passage in made.passages] == ["a", "b"]
+    assert made.target == ""
+
+
+def test_gold_is_the_first_chunk_of_the_document_that_holds_an_answer() -> None:
+    chunks = [
+        chunk("c0", "d0", "Captain Marlow"),
+        chunk("c1", "d1", "no captain here"),
+        chunk("c2", "d1", "under CAPTAIN Marlow"),
+        chunk("c3", "d1", "Captain Marlow again"),
+        chunk("c4", "d2", "built in 2019"),
+    ]
+    questions = [
+        question("right", "d1", "Captain Marlow"),
+        question("inside a number", "d2", "1"),
+        question("no document", None, "Captain Marlow"),
+        question("unanswerable", "d1"),
+    ]
+    found = gold_passages(questions, chunks)
+    assert {name: passage.chunk_id for name, passage in found.items()} == {"right": "c2"}
+
+
+def test_dev_metrics_are_means_in_percent(example: MakeExample) -> None:
+    examples = [
+        example("a?", [], "a"),
+        example("b?", [], "b"),
+        example("c?", []),
+        example("d?", []),
+    ]
+    answers = [Answer(text, 0.0, not text) for text in ("a", "x", "", "x")]
+    scores = {
+        "right": lambda text, gold: float(text in gold if gold else not text),
+        "length": lambda text, gold: float(len(text)),
+    }
+    assert dev_metrics(answers, examples, scores) == {"dev_right": 50.0, "dev_length": 75.0}
+
+
+def test_dev_metrics_without_questions_are_an_error() -> None:
+    with pytest.raises(TrainingError, match=r"prepare\.dev_share"):
+        dev_metrics([], [], {})

@@ -1,0 +1,77 @@
+"""Fresh stores and many processes at once: nothing breaks, one works."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Project
+from tests.toy import make_toy_project
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def fresh(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Another toy project, without stores."""
+    root = make_toy_project(tmp_path_factory.mktemp("fresh") / "toy")
+    return Project(root, project.environment, project.attempts)
+
+
+def at_once(project: Project, count: int, *arguments: str) -> list[tuple[int, str, float]]:
+    """Exit code, errors and seconds of the same command, started many times together."""
+    started = time.monotonic()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *arguments],
+            cwd=project.root,
+            env=dict(project.environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(count)
+    ]
+    ended = []
+    for process in processes:
+        _, errors = process.communicate(timeout=400)
+        ended.append((process.returncode, errors, time.monotonic() - started))
+    return ended
+
+
+def test_four_first_starts_at_once_make_the_stores_once(fresh: Project) -> None:
+    ended = at_once(fresh, 4, "init")
+    assert [code for code, _, _ in ended] == [0] * 4, [errors for _, errors, _ in ended]
+    assert not [errors for _, errors, _ in ended if errors]
+    assert fresh.mlflow("select count(*) from alembic_version") == [(1,)]
+    assert fresh.prefect("select count(*) from alembic_version") == [(1,)]
+    assert fresh.ragloop("init").out == "everything is in place\n"
+    assert fresh.ragloop("releases").out == "No releases yet. `ragloop run` makes the first.\n"
+
+
+def test_without_a_champion_it_says_which_command_makes_one(fresh: Project) -> None:
+    done = fresh.ragloop("ask", "Who commands the Eider?")
+    assert done.code == 1
+    assert done.err == "error: ragloop has no champion yet; `ragloop run` makes the first one\n"
+
+
+def test_of_four_runs_at_once_one_works_and_three_are_told(fresh: Project) -> None:
+    ended = at_once(fresh, 4, "run")
+    codes = sorted(code for code, _, _ in ended)
+    assert codes == [0, 3, 3, 3], [errors for _, errors, _ in ended]
+    for code, errors, _ in ended:
+        if code == 3:
+            assert errors.startswith("error: busy: ")
+            assert len(errors.splitlines()) == 1
+    assert [row["outcome"] for row in fresh.ledger()] == ["PROMOTE"]
+
+
+def test_a_store_that_was_deleted_is_made_again(fresh: Project) -> None:
+    Path(fresh.root, ".ragloop", "prefect", "prefect.db").unlink()
+    done = fresh.ragloop("run")
+    assert done.code == 0, done.err
+    assert "SKIPPED" in done.out

@@ -1,0 +1,76 @@
+"""rag/retrieval/relevance.py: what counts as the passage that a question asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag.records import Question
+from rag.retrieval.relevance import has_gold, is_relevant
+
+
+def question(*answers: str, document: str | None = None, answerable: bool = True) -> Question:
+    return Question("q", "?", answers, document, answerable, "dev", "en")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("built in 2009", "2009"),
+        ("2009 was a good year", "2009"),
+        ("It is (2009).", "2009"),
+        ("in 2019, in 19", "19"),  # the second one stands alone
+        ("The  Marrable\nYard", "marrable yard"),
+        ("STRASSE 4", "straße 4"),
+        ("berth Ｂ２", "B2"),  # full width, NFKC
+        ("the ﬁrst crossing", "first"),  # a ligature, NFKC
+        ("Zoe\u0308 sailed", "zoë"),  # composed and decomposed
+        ("會議在北京舉行", "北京"),
+        ("2019年開始", "2019年"),
+        ("船長3人", "3"),
+        ("会議はフェリーで", "フェリー"),
+        ("페리는 서울에서 출발한다", "서울"),  # particles are written onto the noun
+        ("เรือออกจากภูเก็ตทุกวัน", "ภูเก็ต"),
+        ("It costs $5 today", "$5"),
+        ("It is C++", "c++"),
+    ],
+)
+def test_an_answer_is_found(text: str, answer: str) -> None:
+    assert is_relevant(text, "d1", question(answer))
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("built in 2009", "2019"),
+        ("built in 2019", "1"),
+        ("built in 2019", "19"),
+        ("built in 2019", "20"),
+        ("the category", "cat"),
+        ("unfair", "fair"),
+        ("naïveté", "naïve"),
+        ("會議在北京舉行", "東京"),
+        ("anything", ""),
+        ("anything", "  "),
+        ("", "a"),
+    ],
+)
+def test_an_answer_is_not_found(text: str, answer: str) -> None:
+    assert not is_relevant(text, "d1", question(answer))
+
+
+def test_any_of_the_answers_will_do() -> None:
+    assert is_relevant("three hundred and ten", "d1", question("310", "three hundred and ten"))
+    assert not is_relevant("three hundred and ten", "d1", question("310", "311"))
+
+
+def test_the_passage_has_to_be_of_the_gold_document() -> None:
+    asked = question("2009", document="d1")
+    assert is_relevant("built in 2009", "d1", asked)
+    assert not is_relevant("built in 2009", "d2", asked)
+    assert not is_relevant("built in 2010", "d1", asked)
+
+
+def test_gold_is_an_answerable_question_with_answers() -> None:
+    assert has_gold(question("2009"))
+    assert not has_gold(question())
+    assert not has_gold(question("2009", answerable=False))
