@@ -21,7 +21,7 @@ def main() -> None:
     for dtype in (torch.bfloat16, torch.float32):
         added = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, -torch.inf)
         for name, mask in (("truth values", seen), ("additive", added)):
-            print(f"{str(dtype):15} mask of {name:13} {milliseconds(dtype, mask):6.1f} ms")
+            print(f"{dtype!s:15} mask of {name:13} {milliseconds(dtype, mask):6.1f} ms")
     fast, slow = (product_milliseconds(dtype) for dtype in (torch.bfloat16, torch.float32))
     print(f"matrix product {TOKENS} x 576 x 1536: bfloat16 is {slow / fast:.1f} times faster")
 

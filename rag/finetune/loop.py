@@ -132,11 +132,7 @@ def train(
             trainable.train_mode(True)
             state = state.record(metrics, step, log).keep_best(parameters, metrics, step)
             save_checkpoint(checkpoint, state, parameters, optimizer, scheduler)
-        if (
-            step < total
-            and params.max_minutes
-            and time.monotonic() - started > params.max_minutes * 60
-        ):
+        if step < total and _is_over(started, params.max_minutes):
             raise TrainingError(
                 f"step {step} of {total}: reader.training.max_minutes ({params.max_minutes}) is "
                 "over; raise it, or lower epochs or prepare.max_train_questions"
