@@ -18,8 +18,10 @@ from rag.weights import file_sha256, weights_digest
 
 #: When and where, not what: these sections change no result.
 IGNORED_SECTIONS = frozenset({"schedule", "tracking"})
+#: The outcome of a run that gives what the champion was made from again.
+SAME = "SAME"
 #: Outcomes that stand until something changes; after an ERROR the run is made again.
-CONCLUDED = frozenset({"PROMOTE", "REJECT", "INCONCLUSIVE"})
+CONCLUDED = frozenset({"PROMOTE", "REJECT", "INCONCLUSIVE", SAME})
 _LENGTH = 32
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from flows.key import concluded_row
+from flows.key import SAME
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
 from rag.params import Params, load_params
@@ -90,18 +90,24 @@ def conclude(
 
 
 def confirm_champion(artifacts: Artifacts, key: str, champion: ReleaseVersion) -> None:
-    """Adds the ledger row of a promotion that was made but, after a crash, never written down."""
+    """Notes that a run gave the champion again, so that the next one has nothing to do.
+
+    Where the ledger does not know of the promotion, a crash came between the switch and its row,
+    and the row is added now.
+    """
     from rag.release import ledger
 
-    if concluded_row(ledger.read(artifacts.ledger), key) is None:
-        row = {
-            "key": key,
-            "run_id": champion.run_id,
-            "version": champion.version,
-            "champion": champion.version,
-            "tags": dict(champion.tags),
-        }
-        _write_down(artifacts, row, "PROMOTE")
+    known = any(
+        row["outcome"] == "PROMOTE" and row["key"] == key for row in ledger.read(artifacts.ledger)
+    )
+    row = {
+        "key": key,
+        "run_id": champion.run_id,
+        "version": champion.version,
+        "champion": champion.version,
+        "tags": dict(champion.tags),
+    }
+    _write_down(artifacts, row, SAME if known else "PROMOTE")
 
 
 def _write_down(artifacts: Artifacts, row: Mapping[str, Any], outcome: str) -> dict[str, Any]:

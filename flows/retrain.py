@@ -86,7 +86,7 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
         champion = registry.champion(params)
         if champion and champion.tags.get("run_key") == key:
             promote.confirm_champion(artifacts, key, champion)
-            return verdict.same_as_champion(key, champion.version)
+            return verdict.same_as_champion(artifacts, key, champion.version)
         rows = champion_answers(artifacts, params, champion) if champion else None
         decision = gate(artifacts, params, rows)
         tracker.log_decision(decision)

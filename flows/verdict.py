@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from flows.key import SAME
 from flows.server import HOST, up_addresses
 from rag.artifacts import Artifacts
 from rag.params import Params
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-#: Nothing was done; or everything was done and gave the champion again.
-SKIPPED, SAME = "SKIPPED", "SAME"
+#: Nothing was done.
+SKIPPED = "SKIPPED"
 _STYLES = {
     "PROMOTE": "green",
     "REJECT": "red",
@@ -106,10 +107,17 @@ def nothing_changed(artifacts: Artifacts, row: Mapping[str, Any]) -> Verdict:
     )
 
 
-def same_as_champion(key: str, version: str) -> Verdict:
+def same_as_champion(artifacts: Artifacts, key: str, version: str) -> Verdict:
     """The verdict of a run that was made from what the champion was made from."""
     reason = "same data, code, params and models as the champion: there is nothing to compare"
-    return Verdict(outcome=SAME, reasons=(reason,), key=key, version=version, champion=version)
+    return Verdict(
+        outcome=SAME,
+        reasons=(reason,),
+        key=key,
+        version=version,
+        champion=version,
+        metrics=read_metrics(artifacts.metrics),
+    )
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:

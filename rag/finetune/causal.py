@@ -74,7 +74,7 @@ class CausalReaderTraining:
         adapter = folder / ADAPTER
         # peft would record where the base model lies on this machine.
         self._model.peft_config["default"].base_model_name_or_path = self._reader.params.model
-        self._model.save_pretrained(str(adapter))
+        self._model.save_pretrained(str(adapter), save_embedding_layers=False)
         (adapter / "README.md").unlink(missing_ok=True)
         config = adapter / "adapter_config.json"
         tree = json.loads(config.read_text(encoding="utf-8"))

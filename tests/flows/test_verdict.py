@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from flows import verdict
+from flows.key import SAME
 from flows.verdict import Verdict
 from rag.artifacts import Artifacts
 
@@ -75,12 +76,12 @@ def test_the_decision_its_reasons_and_where_to_look_are_said() -> None:
 def test_every_outcome_has_its_sentence() -> None:
     said = {
         outcome: verdict.headline(Verdict(outcome, (), "k", version="2", champion="1"))
-        for outcome in ("REJECT", "INCONCLUSIVE", verdict.SKIPPED, verdict.SAME)
+        for outcome in ("REJECT", "INCONCLUSIVE", verdict.SKIPPED, SAME)
     }
     assert said["REJECT"] == "version 2 is kept as challenger; champion is version 1"
     assert said["INCONCLUSIVE"] == said["REJECT"]
     assert "nothing was trained" in said[verdict.SKIPPED]
-    assert "version 1, again" in said[verdict.SAME]
+    assert "version 1, again" in said[SAME]
     first = Verdict("REJECT", (), "k", version="1")
     assert verdict.headline(first).endswith("no champion yet")
 
