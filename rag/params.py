@@ -109,14 +109,14 @@ class LoraParams(Section):
 
 
 class TrainingParams(Section):
-    epochs: Positive = 3
+    epochs: Positive = 2
     batch_tokens: Annotated[int, Field(ge=64)] = 768
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
     warmup_share: Share = 0.06
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
     precision: Precision = "bfloat16"
-    evaluations: Annotated[int, Field(ge=1)] = 3
+    evaluations: Annotated[int, Field(ge=1)] = 2
     dev_questions: Positive = 150
     max_minutes: Annotated[float, Field(gt=0.0)] | None = None
 

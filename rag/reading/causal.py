@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter"
 _MARK = "\x1d"
+#: Tokens of a packed row while answering. Attention looks over the whole row, so a long row of short
+#: questions costs more than it shares.
+_ROW_TOKENS = 1024
 
 
 class CausalReader:
@@ -156,7 +159,7 @@ class CausalReader:
         prompts = [self.prompt(questions[i], [passages[i][k].text]) for i, k in cells]
         wanted = [self.answer_ids(answers[i]) for i, _ in cells]
         with torch.inference_mode():
-            for row in pack(prompts, wanted, self.params.batch_tokens):
+            for row in pack(prompts, wanted, _ROW_TOKENS):
                 lengths = [len(wanted[member]) for member in row.members]
                 tokens = self.answer_log_probabilities([row], [lengths])
                 for member, part in zip(row.members, tokens.split(lengths), strict=True):
@@ -177,7 +180,7 @@ class CausalReader:
             self.prompt(question, [passage.text for passage in found])
             for question, found in zip(questions, used, strict=True)
         ]
-        rows = pack(prompts, [()] * len(prompts), self.params.batch_tokens)
+        rows = pack(prompts, [()] * len(prompts), _ROW_TOKENS)
         answers: dict[int, Answer] = {}
         for batch in token_batches([row.length for row in rows], self.params.batch_tokens):
             chosen = [rows[i] for i in batch]
