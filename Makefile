@@ -33,7 +33,7 @@ types: .venv/.installed  ## mypy, strict
 	@.venv/bin/mypy --no-error-summary
 
 unit: .venv/.installed  ## the tests that take seconds
-	@.venv/bin/python -m pytest -q -m "not integration and not slow" $(ARGS)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not integration and not slow" $(ARGS)
 
 integration: .venv/.installed  ## the tests with real stores, servers and models
 	@.venv/bin/python -m pytest -q -m "integration and not slow" $(ARGS)

@@ -138,20 +138,13 @@ class _StageLog:
             name = signal.Signals(-self._stage_code).name
             memory = "; was memory short?" if name == "SIGKILL" else ""
             return RagError(f"stage {self._stage} was ended by {name}{memory} (log: {path})")
-        said = self._stage_words()
-        if self._stage_code == InputError.exit_code and said:
-            return InputError(said)
-        reason = said[-1] if said else f"exit code {self._stage_code}"
-        return RagError(f"stage {self._stage} failed: {reason} (log: {path})")
-
-    def _stage_words(self) -> list[str]:
-        """What `python -m rag STAGE` printed last: `STAGE: problem`, then one problem a line."""
-        lines = list(self._lines)
         mark = f"{self._stage}: "
-        starts = [number for number, line in enumerate(lines) if line.startswith(mark)]
-        if not starts:
-            return lines[-1:]
-        return [lines[starts[-1]].removeprefix(mark), *lines[starts[-1] + 1 :]]
+        said = [line.removeprefix(mark) for line in self._lines if line.startswith(mark)]
+        if self._stage_code == InputError.exit_code and said:
+            last = self._lines[-1]
+            return InputError(said, hint="" if last.startswith(mark) else last)
+        reason = (said or [*self._lines] or [f"exit code {self._stage_code}"])[-1]
+        return RagError(f"stage {self._stage} failed: {reason} (log: {path})")
 
 
 def status(root: Path, *targets: str) -> dict[str, Any]:

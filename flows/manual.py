@@ -11,7 +11,7 @@ from flows.verdict import Verdict
 from rag.artifacts import Artifacts
 from rag.errors import RagError
 from rag.params import Params, parse_params
-from rag.weights import bundled_names, resolve_weights
+from rag.weights import check_weights
 
 if TYPE_CHECKING:
     from rag.corpus import CorpusSummary
@@ -45,13 +45,9 @@ def retrain_now(
 
 
 def check_models(artifacts: Artifacts, params: Params) -> None:
-    """Raises ModelError for a model that cannot be had, before anything is changed or trained.
-
-    Weights that come as packages are checked by the stages, which also have to convert them.
-    """
+    """Raises ModelError for a model that cannot be had, before anything is changed or trained."""
     for reference in (params.retriever, params.reader):
-        if reference.model not in bundled_names():
-            resolve_weights(reference.model, reference.revision, artifacts.weights_cache)
+        check_weights(reference.model, reference.revision, artifacts.weights_cache)
 
 
 def import_data(

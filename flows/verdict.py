@@ -129,7 +129,8 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
         console.print(metrics_table(verdict.metrics))
         console.print()
     style = _STYLES.get(verdict.outcome, "red")
-    console.print(f"  [bold {style}]{verdict.outcome}[/]  {escape(headline(verdict))}")
+    console.print(f"[bold {style}]Verdict: {verdict.outcome}[/]")
+    console.print(f"  {escape(headline(verdict))}")
     for reason in verdict.reasons:
         console.print(f"    [dim]·[/] {escape(reason)}", soft_wrap=True)
     for name, link in verdict.links.items():

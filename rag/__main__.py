@@ -7,7 +7,7 @@ import sys
 import warnings
 
 from rag.artifacts import Artifacts
-from rag.errors import RagError
+from rag.errors import InputError, RagError
 from rag.params import load_params
 from rag.stages import STAGES, run_stage
 
@@ -24,6 +24,12 @@ def main(arguments: list[str]) -> int:
     artifacts = Artifacts.here()
     try:
         run_stage(arguments[0], load_params(artifacts.params), artifacts)
+    except InputError as error:
+        for problem in error.problems:
+            print(f"{arguments[0]}: {problem}", file=sys.stderr)
+        if error.hint:
+            print(error.hint, file=sys.stderr)
+        return error.exit_code
     except RagError as error:
         print(f"{arguments[0]}: {error}", file=sys.stderr)
         return error.exit_code

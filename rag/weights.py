@@ -94,7 +94,28 @@ def weights_digest(model: str, revision: str | None) -> str:
     return f"{model}@{revision}"
 
 
+def check_weights(model: str, revision: str | None, cache: Path) -> None:
+    """Raises ModelError for a model that is not here; bundled ones are not hashed or converted."""
+    if model.startswith(BUNDLED_PREFIX):
+        _bundled_file(model)
+    else:
+        resolve_weights(model, revision, cache)
+
+
 def _resolve_bundled(model: str, cache: Path) -> Weights:
+    bundled, weights = _bundled_file(model)
+    found = file_sha256(weights)
+    if found != bundled.sha256:
+        raise ModelError(
+            f"model {model!r}: {weights.name} has SHA-256 {found}, expected {bundled.sha256}; "
+            f"reinstall {bundled.distribution}"
+        )
+    if weights.suffix == ".gguf":
+        return Weights(model, _convert_gguf(weights, cache / bundled.sha256[:16]), bundled.sha256)
+    return Weights(model, weights.parent, bundled.sha256)
+
+
+def _bundled_file(model: str) -> tuple[_Bundled, Path]:
     bundled = _BUNDLED.get(model.removeprefix(BUNDLED_PREFIX))
     if bundled is None:
         raise ModelError(f"model {model!r}: unknown; bundled are {', '.join(bundled_names())}")
@@ -107,15 +128,7 @@ def _resolve_bundled(model: str, cache: Path) -> Weights:
     weights = Path(next(iter(spec.submodule_search_locations))) / bundled.weights
     if not weights.is_file():
         raise ModelError(f"model {model!r}: {weights} is missing; reinstall {bundled.distribution}")
-    found = file_sha256(weights)
-    if found != bundled.sha256:
-        raise ModelError(
-            f"model {model!r}: {weights.name} has SHA-256 {found}, expected {bundled.sha256}; "
-            f"reinstall {bundled.distribution}"
-        )
-    if weights.suffix == ".gguf":
-        return Weights(model, _convert_gguf(weights, cache / bundled.sha256[:16]), bundled.sha256)
-    return Weights(model, weights.parent, bundled.sha256)
+    return bundled, weights
 
 
 def _convert_gguf(weights: Path, folder: Path) -> Path:

@@ -63,5 +63,5 @@ def test_an_empty_corpus_is_one_line_a_problem(
     assert main(["prepare"]) == 2
     documents, questions = capsys.readouterr().err.splitlines()
     assert documents.startswith("prepare: raw: no usable documents found")
-    assert questions.startswith("raw: no usable questions found")
+    assert questions.startswith("prepare: raw: no usable questions found")
     assert not (tmp_path / "data" / "prepare").exists()

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter"
 _MARK = "\x1d"
-#: Tokens of a packed row while answering. Attention looks over the whole row, so a long row of short
-#: questions costs more than it shares.
+#: Tokens of a packed row while answering. Attention looks over the whole row, so a long row of
+#: short questions costs more than it shares.
 _ROW_TOKENS = 1024
 
 
@@ -68,8 +68,7 @@ class CausalReader:
 
     def prompt(self, question: str, passages: Sequence[str]) -> Prompt:
         """Token ids up to where the answer begins; the last passages are cut to fit."""
-        asked = question_part(question, closed_book=not passages)
-        before, after = self._chat(passages_part(passages), asked)
+        before, after = self._chat(passages_part(passages), question_part(question))
         shared = self._ids(before)
         own = self._ids(after)
         room = max(0, self.params.max_prompt_tokens - len(own))

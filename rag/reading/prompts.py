@@ -1,8 +1,9 @@
 """The prompts of the causal reader: every wording in one place.
 
 The same wording serves training, the tuned system and its zero-shot baseline, so a difference
-between them is the training's. A prompt has two parts: the passages, which are the same for every
-question about them, and the question. `PROMPT_VERSION` is the hash of all wordings and is logged.
+between them is the training's. A prompt has two parts: the instruction with the passages, which is
+the same for every question about them and is computed once for all, and the question.
+`PROMPT_VERSION` is the hash of all wordings and is logged.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from collections.abc import Sequence
 #: What the reader says where the passages do not hold the answer.
 REFUSAL = "unanswerable"
 
-_PASSAGES = "{passages}\n\n"
-_QUESTION = f"Question: {{question}}\nAnswer in a few words copied from the text, or say {REFUSAL}."
-_CLOSED_BOOK = f"Question: {{question}}\nAnswer in a few words, or say {REFUSAL}."
+_PASSAGES = f"Answer in a few words copied from the text, or say {REFUSAL}.\n\n{{passages}}\n\n"
+_NO_PASSAGES = f"Answer in a few words, or say {REFUSAL}.\n\n"
+_QUESTION = "Question: {question}"
 
-PROMPT_VERSION = hashlib.sha256((_PASSAGES + _QUESTION + _CLOSED_BOOK).encode()).hexdigest()[:12]
+PROMPT_VERSION = hashlib.sha256((_PASSAGES + _NO_PASSAGES + _QUESTION).encode()).hexdigest()[:12]
 
 
 def passages_part(passages: Sequence[str]) -> str:
-    """What comes before the question; empty for a closed book."""
-    return _PASSAGES.format(passages="\n\n".join(passages)) if passages else ""
+    """The instruction and the passages; for a closed book the instruction alone."""
+    return _PASSAGES.format(passages="\n\n".join(passages)) if passages else _NO_PASSAGES
 
 
-def question_part(question: str, *, closed_book: bool) -> str:
-    """The question with its instruction."""
-    return (_CLOSED_BOOK if closed_book else _QUESTION).format(question=question)
+def question_part(question: str) -> str:
+    """What comes after the passages."""
+    return _QUESTION.format(question=question)
 
 
 def is_refusal(text: str) -> bool:

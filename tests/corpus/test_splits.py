@@ -17,6 +17,8 @@ from rag.corpus.splits import SplitQuestions, split_questions
 from rag.params import PrepareParams
 from rag.records import SPLITS, Document
 
+#: The counts below are worked out for a quarter of the documents in the test split.
+PARAMS = PrepareParams(test_share=0.25)
 NAMES = [f"d{number:02}.md" for number in range(20)]
 
 
@@ -46,7 +48,7 @@ def where(split: SplitQuestions) -> dict[str, str]:
 
 def test_shares_count_documents_that_have_questions() -> None:
     asked = questions(NAMES[:16])
-    split = split_questions(documents(), asked, PrepareParams(), 13)
+    split = split_questions(documents(), asked, PARAMS, 13)
     assert split.groups == {"train": 10, "dev": 2, "test": 4}  # .25 and .1 of 16
     assert {name: len(items) for name, items in split.questions.items()} == {
         "train": 30,
@@ -64,29 +66,29 @@ def test_shares_count_documents_that_have_questions() -> None:
 def test_few_documents_give_each_split_one_if_they_can(
     count: int, groups: tuple[int, int, int]
 ) -> None:
-    split = split_questions(documents(NAMES[:count]), questions(NAMES[:count]), PrepareParams(), 13)
+    split = split_questions(documents(NAMES[:count]), questions(NAMES[:count]), PARAMS, 13)
     assert tuple(split.groups[name] for name in SPLITS) == groups
 
 
 def test_a_share_of_zero_takes_nothing() -> None:
-    params = PrepareParams(dev_share=0.0)
+    params = PrepareParams(test_share=0.25, dev_share=0.0)
     assert split_questions(documents(), questions(), params, 13).groups["dev"] == 0
 
 
 def test_order_does_not_matter_and_the_seed_does() -> None:
     texts, asked = documents(), [*questions(), *(question(f"u{n}", None) for n in range(40))]
-    expected = where(split_questions(texts, asked, PrepareParams(), 13))
+    expected = where(split_questions(texts, asked, PARAMS, 13))
     shuffle = random.Random(5)
     for _ in range(3):
         shuffle.shuffle(texts)
         shuffle.shuffle(asked)
-        assert where(split_questions(texts, asked, PrepareParams(), 13)) == expected
-    assert where(split_questions(texts, asked, PrepareParams(), 14)) != expected
+        assert where(split_questions(texts, asked, PARAMS, 13)) == expected
+    assert where(split_questions(texts, asked, PARAMS, 14)) != expected
 
 
 def test_articles_stay_whole() -> None:
     group = {name: f"article {number // 4}" for number, name in enumerate(NAMES)}
-    split = split_questions(documents(group=group), questions(), PrepareParams(), 13)
+    split = split_questions(documents(group=group), questions(), PARAMS, 13)
     assert split.groups == {"train": 3, "dev": 1, "test": 1}
     for number in range(5):
         ids = [f"{name}-{n}" for name in NAMES[4 * number : 4 * number + 4] for n in range(3)]
@@ -96,7 +98,7 @@ def test_articles_stay_whole() -> None:
 def test_near_duplicates_land_in_one_split() -> None:
     text = " ".join(f"w{n}" for n in range(100))
     copies = [Document(name, name, f"{text} {name}", name, "en") for name in NAMES[:10]]
-    split = split_questions([*copies, *documents(NAMES[10:])], questions(), PrepareParams(), 13)
+    split = split_questions([*copies, *documents(NAMES[10:])], questions(), PARAMS, 13)
     assert len({where(split)[f"{name}-0"] for name in NAMES[:10]}) == 1
     assert split.near_duplicates == 10
     assert sum(split.groups.values()) == 11
@@ -106,7 +108,7 @@ def test_documents_that_ask_the_same_stay_together() -> None:
     asked = questions()
     asked += [question("twin-a", NAMES[0], "Who is it?"), question("twin-b", NAMES[7], "who is it")]
     for seed in range(20):
-        split = split_questions(documents(), asked, PrepareParams(), seed)
+        split = split_questions(documents(), asked, PARAMS, seed)
         places = where(split)
         assert places["twin-a"] == places["twin-b"] == places["d00.md-0"] == places["d07.md-0"]
         assert (split.repeated, len(split.withdrawn)) == (2, 0)
@@ -114,7 +116,7 @@ def test_documents_that_ask_the_same_stay_together() -> None:
 
 def test_a_question_asked_of_everything_is_withdrawn_from_training() -> None:
     asked = [question(f"cost {name}", name, "What does it cost?") for name in NAMES]
-    split = split_questions(documents(), [*questions(), *asked], PrepareParams(), 13)
+    split = split_questions(documents(), [*questions(), *asked], PARAMS, 13)
     assert split.groups == {"train": 13, "dev": 2, "test": 5}
     assert (len(split.withdrawn), split.repeated) == (15, 5)
     places = where(split)
@@ -123,31 +125,31 @@ def test_a_question_asked_of_everything_is_withdrawn_from_training() -> None:
 
 def test_unanswerable_questions_are_placed_by_their_own_id() -> None:
     loose = [question(f"u{number}", None) for number in range(2000)]
-    split = split_questions(documents(), [*questions(), *loose], PrepareParams(), 13)
+    split = split_questions(documents(), [*questions(), *loose], PARAMS, 13)
     counts = {name: len(items) for name, items in split.questions.items()}
     assert 440 < counts["test"] - 15 < 560  # 500 expected
     assert 150 < counts["dev"] - 6 < 250  # 200 expected
-    alone = split_questions(documents(), [*questions(), *loose[:50]], PrepareParams(), 13)
+    alone = split_questions(documents(), [*questions(), *loose[:50]], PARAMS, 13)
     assert all(where(split)[f"u{number}"] == where(alone)[f"u{number}"] for number in range(50))
 
 
 def test_unanswerable_twins_go_where_the_question_is_tested() -> None:
     asked = [*questions(), question("t", NAMES[3], "Who?")]
     loose = [question(f"u{number}", None, "WHO") for number in range(9)]
-    places = where(split_questions(documents(), [*asked, *loose], PrepareParams(), 13))
+    places = where(split_questions(documents(), [*asked, *loose], PARAMS, 13))
     assert {places[item.question_id] for item in loose} == {places["t"]}
-    alone = where(split_questions(documents(), [*questions(), *loose], PrepareParams(), 13))
+    alone = where(split_questions(documents(), [*questions(), *loose], PARAMS, 13))
     assert len({alone[item.question_id] for item in loose}) == 1
 
 
 def test_caps_take_a_seeded_sample() -> None:
-    whole = where(split_questions(documents(), questions(), PrepareParams(), 13))
-    params = PrepareParams(max_train_questions=10, max_test_questions=4)
+    whole = where(split_questions(documents(), questions(), PARAMS, 13))
+    params = PrepareParams(test_share=0.25, max_train_questions=10, max_test_questions=4)
     split = split_questions(documents(), questions(), params, 13)
     assert [len(split.questions[name]) for name in SPLITS] == [10, 6, 4]
     assert split.left_out == {"train": 29, "dev": 0, "test": 11}
     assert where(split).items() <= whole.items()
-    larger = PrepareParams(max_train_questions=11)
+    larger = PrepareParams(test_share=0.25, max_train_questions=11)
     more = split_questions(documents(), questions(), larger, 13).questions["train"]
     assert {item.question_id for item in more} > {
         item.question_id for item in split.questions["train"]

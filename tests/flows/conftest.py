@@ -25,7 +25,7 @@ print("working", flush=True)
 progress = Path(os.environ["RAGLOOP_PROGRESS_FILE"])
 progress.write_text('{"label": "work", "done": 1, "total": 4}')
 if params["fail"]:
-    print("work: first problem\\nsecond problem", file=sys.stderr)
+    print("work: first problem\\nwork: second problem\\nwhat to do", file=sys.stderr)
     sys.exit(params["fail"])
 if params["seconds"]:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])

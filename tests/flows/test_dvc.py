@@ -41,6 +41,7 @@ def test_bad_input_is_told_in_the_stages_own_words(dvc_project: Artifacts) -> No
     with pytest.raises(InputError) as caught:
         dvc.reproduce("work", dvc_project)
     assert caught.value.problems == ("first problem", "second problem")
+    assert caught.value.hint == "what to do"
     assert not (dvc_project.root / "out.txt").exists()
 
 

@@ -68,7 +68,7 @@ def test_systems_stand_from_the_weakest_to_ours_with_intervals() -> None:
 
 def test_the_decision_its_reasons_and_where_to_look_are_said() -> None:
     text = printed(promoted())
-    assert "PROMOTE  version 3 is the champion now" in text
+    assert "\nVerdict: PROMOTE\n  version 3 is the champion now\n" in text
     assert "· f1 +52.2 points" in text
     assert "data/evaluate/report.html" in text
 

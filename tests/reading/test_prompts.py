@@ -7,19 +7,17 @@ import pytest
 from rag.reading.prompts import clean_answer, is_refusal, passages_part, question_part
 
 
-def test_passages_come_first_and_the_question_last() -> None:
-    assert passages_part(["One.", "Two."]) == "One.\n\nTwo.\n\n"
-    assert passages_part([]) == ""
-    open_book = question_part("Who?", closed_book=False)
-    closed_book = question_part("Who?", closed_book=True)
-    assert open_book.startswith("Question: Who?\n")
-    assert "copied from the text" in open_book
-    assert "text" not in closed_book
+def test_what_questions_share_comes_first_and_the_question_last() -> None:
+    shared = passages_part(["One.", "Two."])
+    assert shared.startswith("Answer in a few words copied from the text, or say unanswerable.")
+    assert shared.endswith("\n\nOne.\n\nTwo.\n\n")
+    assert passages_part([]) == "Answer in a few words, or say unanswerable.\n\n"
+    assert question_part("Who?") == "Question: Who?"
 
 
 def test_braces_in_a_text_are_no_placeholders() -> None:
-    assert passages_part(["{question} {0}"]) == "{question} {0}\n\n"
-    assert "{passages}" in question_part("{passages}?", closed_book=True)
+    assert passages_part(["{question} {0}"]).endswith("\n\n{question} {0}\n\n")
+    assert question_part("{passages}?") == "Question: {passages}?"
 
 
 @pytest.mark.parametrize(
