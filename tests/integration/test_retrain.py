@@ -42,7 +42,7 @@ def outputs(project: Project) -> dict[str, str]:
 
 def test_the_first_run_promotes(project: Project, first_run: Finished) -> None:
     assert first_run.code == 0, first_run.err
-    assert "PROMOTE  version 1 is the champion now" in first_run.out
+    assert "Verdict: PROMOTE\n  version 1 is the champion now\n" in first_run.out
     assert "closed book" in first_run.out
     assert list(first_run.steps()) == [
         *("snapshot", *STAGE_NAMES, "publish", "log", "gate", "release")
