@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from rag.tracking import RunTracker
 
-snapshot = steps.task("snapshot", take_snapshot, lambda taken: f"data {taken.detail}")
+snapshot = steps.task("snapshot", take_snapshot, lambda taken: taken.detail)
 stages = {stage.name: steps.stage_task(stage) for stage in STAGES}
 publish = steps.io_task("publish", build_index, lambda fingerprint: f"index {fingerprint[:12]}")
 log = steps.io_task("log", steps.log_results, lambda _: "run logged to MLflow")

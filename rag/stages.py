@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def prepare(params: Params, artifacts: Artifacts) -> None:
-    """Files -> documents and questions, checked, split by document."""
+    """Files -> documents and questions, checked and split."""
     from rag.corpus import prepare_corpus
     from rag.records import DOCUMENTS, QUESTIONS, write_table
 
@@ -77,7 +77,7 @@ def embed(params: Params, artifacts: Artifacts) -> None:
 
 
 def retrieve(params: Params, artifacts: Artifacts) -> None:
-    """Passages for the train and dev questions; the fusion weight is chosen on dev."""
+    """Questions -> passages; fusion weight chosen on dev."""
     from rag.reading.answerer import load_retriever
     from rag.records import CONTEXTS, read_chunks, read_questions, write_table
     from rag.retrieval.fusion import Fusion
@@ -105,7 +105,7 @@ def retrieve(params: Params, artifacts: Artifacts) -> None:
 
 
 def train_reader(params: Params, artifacts: Artifacts) -> None:
-    """A reader tuned on the passages that retrieval really gives."""
+    """The reader, tuned on the passages retrieved."""
     from rag.evaluation.answer_scores import exact_match, token_f1
     from rag.finetune.reader import tune_reader
 
@@ -113,7 +113,7 @@ def train_reader(params: Params, artifacts: Artifacts) -> None:
 
 
 def evaluate(params: Params, artifacts: Artifacts) -> None:
-    """The tuned system and its baselines on the test questions, by the code that serves."""
+    """Tuned system and baselines on the test questions."""
     from rag.evaluation.evaluate import evaluate_systems
 
     evaluate_systems(params, artifacts)
