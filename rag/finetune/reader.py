@@ -99,19 +99,21 @@ def _training(
     passages = _contexts(artifacts)
     count = params.reader.passages
     examples = reading_examples(questions, passages, gold_passages(questions, chunks), count)
-    dev = [_dev_example(question, passages, count) for question in dev_questions]
-    watched = _spread(dev, params.reader.training.dev_questions)
+    dev = _spread(
+        [_dev_example(question, passages, count) for question in dev_questions],
+        params.reader.training.dev_questions,
+    )
     if params.reader.kind == "causal":
         from rag.finetune.causal import CausalReaderTraining
         from rag.reading.causal import CausalReader
 
         causal = CausalReader(params.reader, artifacts.weights_cache, None)
-        return CausalReaderTraining(causal, params, examples, watched, scores), dev
+        return CausalReaderTraining(causal, params, examples, dev, scores), dev
     from rag.finetune.extractive import ExtractiveReaderTraining
     from rag.reading.extractive import ExtractiveReader
 
     extractive = ExtractiveReader(params.reader, artifacts.weights_cache, None)
-    return ExtractiveReaderTraining(extractive, params, examples, watched, scores), dev
+    return ExtractiveReaderTraining(extractive, params, examples, dev, scores), dev
 
 
 def _contexts(artifacts: Artifacts) -> dict[str, list[Passage]]:
