@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.tiny_bert import write_tiny_bert
 from tests.toy import fill_raw, make_toy_project, run_stages, write_toy_model
+
+# A shared machine has slow moments. CI tries the same examples every time; at a desk they vary.
+settings.register_profile("desk", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
 @pytest.fixture(scope="session")
