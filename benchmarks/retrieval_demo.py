@@ -19,7 +19,7 @@ from rag.evaluation.ranking import recall_at, reciprocal_rank
 from rag.params import Params, load_params
 from rag.reading.answerer import load_retriever
 from rag.records import Passage, Question, Split, read_questions
-from rag.retrieval.fusion import Fusion
+from rag.retrieval.fusion import Fusion, FusionRule
 from rag.retrieval.relevance import has_gold, is_relevant
 from rag.stages import run_stage
 
@@ -42,10 +42,14 @@ def main() -> None:
 
 def print_scores(params: Params, artifacts: Artifacts) -> None:
     hybrid = Fusion.read(artifacts.fusion)
+    shares = ", ".join(
+        f"{language} {rule.method} {rule.dense_weight:g}"
+        for language, rule in sorted(hybrid.rules.items())
+    )
     searches = {
-        "dense": Fusion({"default": 1.0}),
-        "BM25": Fusion({"default": 0.0}),
-        f"hybrid, dense share {dict(hybrid.dense_weight)}": hybrid,
+        "dense": Fusion({"default": FusionRule(1.0)}),
+        "BM25": Fusion({"default": FusionRule(0.0)}),
+        f"hybrid, {shares}": hybrid,
     }
     retriever = load_retriever(artifacts, params)
     limit = params.retrieve.candidates
@@ -53,13 +57,17 @@ def print_scores(params: Params, artifacts: Artifacts) -> None:
     print(f"{'split':<5} {'questions':>9}{headings}     MRR  search")
     for split in SPLITS:
         questions = [q for q in read_questions(artifacts.questions, split) if has_gold(q)]
-        candidates = retriever.candidates([question.text for question in questions])
+        texts = [question.text for question in questions]
+        languages = [question.language for question in questions]
+        candidates = retriever.candidates(texts)
         for name, fusion in searches.items():
             ranked = [
-                relevance(
-                    question, retriever.ranked(found, fusion.weight(question.language), limit)
+                relevance(question, passages)
+                for question, passages in zip(
+                    questions,
+                    retriever.ranked(texts, candidates, languages, limit, fusion=fusion),
+                    strict=True,
                 )
-                for question, found in zip(questions, candidates, strict=True)
             ]
             recalls = "".join(
                 f"{mean([recall_at(row, cutoff) for row in ranked]):>11.3f}" for cutoff in CUTOFFS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import stores, terminal
 from rag.artifacts import Artifacts
-from rag.errors import ReleaseError
+from rag.errors import IndexMismatchError, InputError, ReleaseError
 from rag.params import Params, load_params
 
 if TYPE_CHECKING:
@@ -24,12 +24,34 @@ def ask(artifacts: Artifacts, params: Params, question: str) -> dict[str, Any]:
     return {"question": question, "release": version, "answer": found.pop("text"), **found}
 
 
-def search(artifacts: Artifacts, params: Params, text: str, limit: int) -> dict[str, Any]:
-    """`{"query", "release", "passages": [...]}`, best first."""
+def search(
+    artifacts: Artifacts, params: Params, text: str, limit: int, where: Sequence[str] = ()
+) -> dict[str, Any]:
+    """`{"query", "release", "passages": [...]}`, best first.
+
+    `where` holds `field=value`; values of one field are alternatives. Raises InputError for a field
+    that cannot be filtered.
+    """
+    chosen = parse_where(where)
     with _champion(artifacts, params) as (version, answerer):
-        passages = answerer.search([text], limit)[0]
+        passages = answerer.search([text], limit, chosen)[0]
     rows = [asdict(passage) for passage in passages]
     return {"query": text, "release": version, "passages": rows}
+
+
+def parse_where(conditions: Sequence[str]) -> dict[str, list[str]]:
+    """Field to its values, from `field=value`."""
+    from rag.retrieval.index_payload import where_terms
+
+    wrong = [condition for condition in conditions if "=" not in condition.strip("=")]
+    if wrong:
+        raise InputError([f"--where {condition!r}: expected FIELD=VALUE" for condition in wrong])
+    where: dict[str, list[str]] = {}
+    for condition in conditions:
+        field, _, value = condition.partition("=")
+        where.setdefault(field, []).append(value)
+    where_terms(where)
+    return where
 
 
 def list_releases(artifacts: Artifacts, params: Params) -> list[dict[str, Any]]:
@@ -90,8 +112,8 @@ def print_releases(rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
 
 
-@contextmanager
-def _champion(artifacts: Artifacts, params: Params) -> Iterator[tuple[str, QuestionAnswerer]]:
+def champion_bundle(artifacts: Artifacts, params: Params) -> tuple[str, Artifacts]:
+    """The champion's version and its files; raises ReleaseError where there is none."""
     from rag import tracking
     from rag.release import registry
 
@@ -103,12 +125,23 @@ def _champion(artifacts: Artifacts, params: Params) -> Iterator[tuple[str, Quest
             f"{params.release.name} has no champion yet; `ragloop run` makes the first one"
         )
     bundle = registry.local_bundle(artifacts, params, release.version)
-    released = Artifacts(bundle, state_folder=artifacts.state)
+    return release.version, Artifacts(bundle, state_folder=artifacts.state)
+
+
+@contextmanager
+def _champion(artifacts: Artifacts, params: Params) -> Iterator[tuple[str, QuestionAnswerer]]:
+    version, released = champion_bundle(artifacts, params)
 
     from rag.reading.answerer import QuestionAnswerer
+    from rag.retrieval.index import REBUILD
 
-    answerer = QuestionAnswerer.load(released, load_params(released.params))
     try:
-        yield release.version, answerer
+        answerer = QuestionAnswerer.load(released, load_params(released.params))
+    except IndexMismatchError as error:
+        # The command alone would rebuild the index of the last run.
+        own = str(error).replace(REBUILD, f"{REBUILD} --champion")
+        raise IndexMismatchError(own) from error
+    try:
+        yield version, answerer
     finally:
         answerer.close()

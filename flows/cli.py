@@ -7,7 +7,6 @@ failed, 2 wrong usage or bad input, 3 busy. Nothing heavy is imported before it 
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.index_cli import index
+from flows.options import AsJson, Debug, print_json, project
 from rag.errors import InputError, RagError
 
 if TYPE_CHECKING:
-    from rag.artifacts import Artifacts
-    from rag.params import Params
+    pass
 
 MAX_PROBLEMS = 20
 
@@ -33,11 +33,8 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Check and take in documents and questions.", no_args_is_help=True)
 app.add_typer(data, name="data")
+app.add_typer(index, name="index")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show library output, and tracebacks of errors.")
-]
 Limit = Annotated[int, typer.Option("--limit", "-k", min=1, help="How many passages to show.")]
 
 
@@ -46,7 +43,7 @@ def init(debug: Debug = False) -> None:
     """Create and migrate the stores; every other command does it too where needed."""
     from flows import stores, terminal
 
-    artifacts, params = _project(debug=debug)
+    artifacts, params = project(debug=debug)
     done = stores.initialise(artifacts, params)
     for line in done or ["everything is in place"]:
         terminal.result_console().print(line, soft_wrap=True)
@@ -69,10 +66,10 @@ def run(
     """Retrain now: data to verdict."""
     from flows import manual, terminal, verdict
 
-    artifacts, params = _project(changes or (), debug=debug)
+    artifacts, params = project(changes or (), debug=debug)
     reached = manual.retrain_now(artifacts, params, changes or (), force=force)
     if as_json:
-        _print_json(reached.to_json())
+        print_json(reached.to_json())
     else:
         verdict.print_verdict(terminal.result_console(), reached)
 
@@ -82,7 +79,7 @@ def up(debug: Debug = False) -> None:
     """Serve Prefect, MLflow and the schedule until Ctrl-C."""
     from flows import up as serving
 
-    serving.run(*_project(debug=debug))
+    serving.run(*project(debug=debug))
 
 
 @app.command()
@@ -90,17 +87,31 @@ def ask(question: str, as_json: AsJson = False, debug: Debug = False) -> None:
     """Answer a question from the champion, with evidence."""
     from flows import answers
 
-    found = answers.ask(*_project(debug=debug), question)
-    _print_json(found) if as_json else answers.print_answer(found)
+    found = answers.ask(*project(debug=debug), question)
+    print_json(found) if as_json else answers.print_answer(found)
 
 
 @app.command()
-def search(text: str, limit: Limit = 5, as_json: AsJson = False, debug: Debug = False) -> None:
+def search(
+    text: str,
+    limit: Limit = 5,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="FIELD=VALUE",
+            help="Only passages with this document_id, source, language or metadata.KEY. "
+            "Repeatable: another value of a field is an alternative, another field a condition.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
     """Show the passages that the champion finds."""
     from flows import answers
 
-    found = answers.search(*_project(debug=debug), text, limit)
-    _print_json(found) if as_json else answers.print_passages(found["passages"])
+    found = answers.search(*project(debug=debug), text, limit, where or ())
+    print_json(found) if as_json else answers.print_passages(found["passages"])
 
 
 @app.command()
@@ -108,8 +119,8 @@ def releases(as_json: AsJson = False, debug: Debug = False) -> None:
     """List the registered releases, newest first."""
     from flows import answers
 
-    rows = answers.list_releases(*_project(debug=debug))
-    _print_json(rows) if as_json else answers.print_releases(rows)
+    rows = answers.list_releases(*project(debug=debug))
+    print_json(rows) if as_json else answers.print_releases(rows)
 
 
 @app.command()
@@ -129,7 +140,7 @@ def score(
 
     found = score_files(predictions, references, stem=stem)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         terminal.result_console().print(scores_table(found))
 
@@ -162,7 +173,7 @@ def data_import(
     from flows import manual
 
     from_hub = source.startswith("hf:")
-    artifacts, params = _project(debug=debug, offline=False if from_hub else None)
+    artifacts, params = project(debug=debug, offline=False if from_hub else None)
     summary = manual.import_data(artifacts, params, source, replace=replace)
     _print_summary(asdict(summary), as_json=as_json)
 
@@ -208,27 +219,9 @@ def _shows_tracebacks() -> bool:
     return "--debug" in sys.argv[1:]
 
 
-def _project(
-    changes: list[str] | tuple[str, ...] = (), *, debug: bool, offline: bool | None = None
-) -> tuple[Artifacts, Params]:
-    """The project in the working directory, with the environment set for it."""
-    from flows import settings
-    from rag.artifacts import Artifacts
-    from rag.params import load_params
-
-    artifacts = Artifacts.here()
-    params = load_params(artifacts.params, changes)
-    settings.configure(artifacts, params, debug=debug, offline=offline)
-    return artifacts, params
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
-
-
 def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        _print_json(summary)
+        print_json(summary)
         return
     languages = ", ".join(f"{name} {count}" for name, count in summary["languages"].items())
     print(

@@ -17,7 +17,7 @@ from rag.records import sorted_json
 from rag.weights import file_sha256, weights_digest
 
 #: When and where, not what: these sections change no result.
-IGNORED_SECTIONS = frozenset({"schedule", "tracking"})
+IGNORED_SECTIONS = frozenset({"embed", "schedule", "tracking"})
 #: The outcome of a run that gives what the champion was made from again.
 SAME = "SAME"
 #: Outcomes that stand until something changes; after an ERROR the run is made again.
@@ -37,10 +37,7 @@ def content_key(data_hash: str, params: Params, artifacts: Artifacts) -> str:
         "code": code_hash(artifacts.root / "rag"),
         "pipeline": file_sha256(artifacts.root / "dvc.yaml"),
         "params": settings,
-        "models": [
-            weights_digest(model.model, model.revision)
-            for model in (params.retriever, params.reader)
-        ],
+        "models": [weights_digest(model, revision) for model, revision in params.models()],
     }
     return hashlib.sha256(sorted_json(made_from).encode()).hexdigest()[:_LENGTH]
 

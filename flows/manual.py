@@ -46,8 +46,8 @@ def retrain_now(
 
 def check_models(artifacts: Artifacts, params: Params) -> None:
     """Raises ModelError for a model that cannot be had, before anything is changed or trained."""
-    for reference in (params.retriever, params.reader):
-        check_weights(reference.model, reference.revision, artifacts.weights_cache)
+    for model, revision in params.models():
+        check_weights(model, revision, artifacts.weights_cache)
 
 
 def import_data(

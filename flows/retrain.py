@@ -27,7 +27,7 @@ from flows.verdict import Verdict
 from rag.artifacts import Artifacts
 from rag.errors import BusyError
 from rag.params import Params, load_params
-from rag.stages import STAGES, build_index
+from rag.stages import STAGES
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 snapshot = steps.task("snapshot", take_snapshot, lambda taken: taken.detail)
 stages = {stage.name: steps.stage_task(stage) for stage in STAGES}
-publish = steps.io_task("publish", build_index, lambda fingerprint: f"index {fingerprint[:12]}")
+publish = steps.io_task("publish", steps.publish_index, lambda name: f"index {name}")
 log = steps.io_task("log", steps.log_results, lambda _: "run logged to MLflow")
 champion_answers = steps.task(
     "champion", promote.champion_predictions, lambda rows: f"{rows.num_rows} questions asked again"

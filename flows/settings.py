@@ -34,6 +34,7 @@ TELEMETRY_OFF: Mapping[str, str] = {
     "DVC_DAEMON": "1",
     "DVC_STUDIO_OFFLINE": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
 }
 
@@ -122,7 +123,7 @@ def _set_missing(variables: Mapping[str, str]) -> None:
 
 def uses_local_models(params: Params) -> bool:
     """Whether every model is bundled or a folder on this machine."""
-    names = (params.retriever.model, params.reader.model)
     return all(
-        name.startswith(BUNDLED_PREFIX) or Path(name).expanduser().is_dir() for name in names
+        name.startswith(BUNDLED_PREFIX) or Path(name).expanduser().is_dir()
+        for name, _ in params.models()
     )

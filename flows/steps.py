@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
 
     from rag.artifacts import Artifacts
+    from rag.params import Params
     from rag.stages import Stage
     from rag.tracking import RunTracker
 
@@ -49,7 +50,7 @@ def stage_task(stage: Stage) -> Task[..., dvc.StageRun]:
 
     def run(artifacts: Artifacts, tracker: RunTracker, *, force: bool) -> State[dvc.StageRun]:
         logger = get_run_logger()
-        history = _History(artifacts.history, tracker)
+        history = _History(*_curve(stage, artifacts), tracker)
         with terminal.step(stage.name) as step:
 
             def poll() -> None:
@@ -72,6 +73,13 @@ def stage_task(stage: Stage) -> Task[..., dvc.StageRun]:
         cache_policy=NO_CACHE,
         persist_result=False,
     )
+
+
+def publish_index(params: Params, artifacts: Artifacts) -> str:
+    """The index of these embeddings where params say, its loss of recall on the terminal."""
+    from rag.stages import build_index
+
+    return build_index(params, artifacts, say=terminal.say)
 
 
 def log_results(tracker: RunTracker, artifacts: Artifacts, tags: Mapping[str, str]) -> None:
@@ -102,11 +110,19 @@ def is_scheduled() -> bool:
     return deployment.id is not None
 
 
+def _curve(stage: Stage, artifacts: Artifacts) -> tuple[Path, str]:
+    """The training curve that a stage writes, and the group of metrics that it goes to."""
+    if stage.name == "train_retriever":
+        return artifacts.retriever_history, "retriever/"
+    return artifacts.history, ""
+
+
 class _History:
     """Hands the training curve to MLflow as it grows, and only what this run has written."""
 
-    def __init__(self, path: Path, tracker: RunTracker) -> None:
+    def __init__(self, path: Path, group: str, tracker: RunTracker) -> None:
         self._path = path
+        self._group = group
         self._tracker = tracker
         self._before = self._identity()
 
@@ -117,14 +133,14 @@ class _History:
         if self._identity() in (None, self._before):
             return
         try:
-            self._tracker.follow_history(self._path)
+            self._tracker.follow_history(self._path, self._group)
         except MlflowException as error:
             # Training goes on; `finish` logs what is missing, or fails.
             get_run_logger().warning("MLflow is away for the moment: %s", error)
 
     def finish(self) -> None:
         """All lines, those of a stage that DVC had already too."""
-        self._tracker.follow_history(self._path)
+        self._tracker.follow_history(self._path, self._group)
 
     def _identity(self) -> tuple[int, int, int] | None:
         try:

@@ -55,14 +55,26 @@ class Step:
 
         self._progress.update(self._task, detail=escape(text[:60]))
 
-    def advance_to(self, label: str, done: int, total: int) -> None:
-        """Turns the spinner into a bar of what is being done now."""
+    def advance_to(
+        self, label: str, done: int, total: int, seconds_left: float | None = None
+    ) -> None:
+        """Turns the spinner into a bar of what is being done now, and how long it will take."""
+        if seconds_left is not None and done < total:
+            label = f"{label}, {time_left(seconds_left)} left"
         self._progress.update(self._task, detail=label, completed=done, total=total, has_bar=True)
 
     def finish(self, detail: str, *, same: bool = False) -> None:
         """What the line says; `same` marks a step that found its work done already."""
         self.detail = detail
         self.mark = "same" if same else "done"
+
+
+def time_left(seconds: float) -> str:
+    """`45 s`, `12 min` or `3 h 20 min`: no finer than an estimate can be."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 @contextmanager

@@ -69,6 +69,21 @@ class Artifacts:
         return self.data / "models" / "retriever"
 
     @property
+    def passage_encoder(self) -> Path:
+        """The passage side of the retriever: what an index depends on."""
+        return self.retriever / "passage"
+
+    @property
+    def query_encoder(self) -> Path:
+        """The query side: tuned alone in mode `query`, which leaves the index as it is."""
+        return self.retriever / "query"
+
+    @property
+    def retriever_history(self) -> Path:
+        """The retriever's training curve, as `history` is the reader's."""
+        return self.query_encoder / "history.jsonl"
+
+    @property
     def embeddings(self) -> Path:
         return self.data / "embed"
 
@@ -109,6 +124,11 @@ class Artifacts:
     @property
     def state(self) -> Path:
         return self.state_folder or self.root / STATE_FOLDER
+
+    @property
+    def vectors(self) -> Path:
+        """Vectors of texts that were encoded before, by encoder and content."""
+        return self.state / "vectors"
 
     @property
     def index_folder(self) -> Path:

@@ -12,22 +12,64 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rag.errors import ParamsError
 from rag.problem_lines import describe_errors
+from rag.retrieval_params import (
+    EmbedParams,
+    EncoderLoraParams,
+    HnswParams,
+    IndexParams,
+    LoopParams,
+    ModelReference,
+    Positive,
+    Precision,
+    RerankParams,
+    RetrieveParams,
+    RetrieverParams,
+    RetrieverTrainingParams,
+    Section,
+    Share,
+)
 from rag.yaml_input import merge_overrides, read_yaml
 
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[int, Field(ge=1)]
+__all__ = [
+    "BaselineName",
+    "ChunkParams",
+    "Confidence",
+    "EmbedParams",
+    "EncoderLoraParams",
+    "EvaluateParams",
+    "GateParams",
+    "HnswParams",
+    "IndexParams",
+    "LoopParams",
+    "LoraParams",
+    "MetricName",
+    "ModelReference",
+    "Params",
+    "Positive",
+    "Precision",
+    "PrepareParams",
+    "ReaderParams",
+    "ReleaseParams",
+    "RerankParams",
+    "RetrieveParams",
+    "RetrieverParams",
+    "RetrieverTrainingParams",
+    "ScheduleParams",
+    "Section",
+    "Share",
+    "TrackingParams",
+    "TrainingParams",
+    "load_params",
+    "parse_params",
+]
+
 Confidence = Annotated[float, Field(gt=0.5, lt=1.0)]
-Precision = Literal["float32", "bfloat16"]
 BaselineName = Literal["zero_shot", "closed_book"]
 MetricName = Literal["exact_match", "f1", "bleu", "rougeL", "recall@1", "recall@5", "mrr"]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class PrepareParams(Section):
@@ -53,54 +95,6 @@ class ChunkParams(Section):
     overlap_sentences: Annotated[int, Field(ge=0, le=8)] = 1
 
 
-class ModelReference(Section):
-    """A model's name: `bundled:NAME`, a local folder, or a hub id with the commit to use."""
-
-    model: Annotated[str, Field(min_length=1)]
-    revision: str | None = None
-
-
-class RetrieverParams(ModelReference):
-    model: Annotated[str, Field(min_length=1)] = "bundled:minilm"
-    max_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
-    query_prompt: str = ""
-    passage_prompt: str = ""
-    precision: Precision = "float32"
-    mode: Literal["none"] = "none"
-
-
-class EmbedParams(Section):
-    batch_tokens: Annotated[int, Field(ge=256)] = 8192
-
-
-class IndexParams(Section):
-    kind: Literal["edge", "server"] = "edge"
-    url: str | None = None
-    upsert_batch: Positive = 512
-
-    @model_validator(mode="after")
-    def _server_has_url(self) -> IndexParams:
-        if self.kind == "server" and not self.url:
-            raise ValueError("kind 'server' needs url, for example http://localhost:6333")
-        if self.kind == "edge" and self.url:
-            raise ValueError(f"url {self.url!r} is only used by kind 'server', not by 'edge'")
-        return self
-
-
-class RetrieveParams(Section):
-    top_k: Positive = 8
-    candidates: Positive = 50
-    dense_weights: Annotated[
-        tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...], Field(min_length=1, strict=False)
-    ] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-    @model_validator(mode="after")
-    def _enough_candidates(self) -> RetrieveParams:
-        if self.candidates < self.top_k:
-            raise ValueError(f"candidates ({self.candidates}) must be >= top_k ({self.top_k})")
-        return self
-
-
 class LoraParams(Section):
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     alpha: Annotated[int, Field(ge=1)] = 32
@@ -108,17 +102,13 @@ class LoraParams(Section):
     frozen_layers: Annotated[int, Field(ge=0)] = 15
 
 
-class TrainingParams(Section):
+class TrainingParams(LoopParams):
     epochs: Positive = 2
     batch_tokens: Annotated[int, Field(ge=64)] = 768
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
     warmup_share: Share = 0.06
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
-    precision: Precision = "bfloat16"
     evaluations: Annotated[int, Field(ge=1)] = 2
     dev_questions: Positive = 150
-    max_minutes: Annotated[float, Field(gt=0.0)] | None = None
 
 
 class ReaderParams(ModelReference):
@@ -218,6 +208,15 @@ class Params(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def models(self) -> list[tuple[str, str | None]]:
+        """Name and revision of every model that a run loads."""
+        rerank = self.retrieve.rerank
+        found = [(self.retriever.model, self.retriever.revision)]
+        found.append((self.reader.model, self.reader.revision))
+        if rerank.model is not None:
+            found.append((rerank.model, rerank.revision))
+        return found
 
     def flat(self) -> dict[str, Any]:
         """`{"reader.lora.rank": 16, ...}`: one entry for each leaf, tuples as lists."""

@@ -7,16 +7,20 @@ equal bytes. Free-form fields (`metadata`, `slices`) are JSON objects with sorte
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+#: Rows that a reader can skip, or must decode, at once.
+_ROW_GROUP = 65_536
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,20 @@ class Question:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a document. `chunk_id` is the hash of document id, ordinal and text."""
+    """A piece of a document. `chunk_id` is the hash of all else but the token count.
+
+    The fields after `token_count` are the document's: an index shows them and filters by them.
+    """
 
     chunk_id: str
     document_id: str
     ordinal: int
     text: str
     token_count: int
+    title: str = ""
+    source: str = ""
+    language: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,10 @@ CHUNKS = pa.schema(
         ("ordinal", pa.int32()),
         ("text", pa.string()),
         ("token_count", pa.int32()),
+        ("title", pa.string()),
+        ("source", pa.string()),
+        ("language", pa.string()),
+        ("metadata", pa.string()),
     ]
 )
 #: Passages found for the train and dev questions, `retrieve.top_k` rows a question, best first.
@@ -192,7 +207,8 @@ def to_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
 def write_table(rows: Iterable[Any], schema: pa.Schema, path: Path) -> None:
     """Writes rows as Parquet in `schema`; equal rows give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(to_table(rows, schema), path, compression="zstd", store_schema=False)
+    table = to_table(rows, schema)
+    pq.write_table(table, path, compression="zstd", store_schema=False, row_group_size=_ROW_GROUP)
 
 
 def read_table(path: Path) -> pa.Table:
@@ -225,6 +241,40 @@ def read_questions(path: Path, split: Split | None = None) -> list[Question]:
     return [question for question in questions if split is None or question.split == split]
 
 
-def read_chunks(path: Path) -> list[Chunk]:
-    """Chunks in the table's order."""
-    return _from_rows(Chunk, read_table(path).to_pylist())
+def read_chunks(path: Path, *, document_ids: Iterable[str] | None = None) -> list[Chunk]:
+    """Chunks in the table's order, of the named documents when they are given."""
+    if document_ids is None:
+        return _from_rows(Chunk, read_table(path).to_pylist())
+    wanted = pa.array(sorted(set(document_ids)), pa.string())
+    chosen = pc.field("document_id").isin(wanted)
+    return _from_rows(Chunk, pq.read_table(path, filters=chosen).to_pylist())
+
+
+def iter_chunks(path: Path, batch_rows: int = 4096, *, start: int = 0) -> Iterator[list[Chunk]]:
+    """Chunks in the table's order from row `start`, at most `batch_rows` at a time.
+
+    The table is never in memory whole: row groups before `start` are not even read.
+    """
+    for batch in _iter_rows(path, batch_rows, None, start):
+        yield _from_rows(Chunk, batch.to_pylist())
+
+
+def iter_chunk_texts(path: Path, batch_rows: int = 4096) -> Iterator[list[str]]:
+    """The texts alone, in the table's order, at most `batch_rows` at a time."""
+    for batch in _iter_rows(path, batch_rows, ["text"], 0):
+        yield batch.column(0).to_pylist()
+
+
+def _iter_rows(
+    path: Path, batch_rows: int, columns: list[str] | None, start: int
+) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        skip = start
+        groups = list(range(file.metadata.num_row_groups))
+        while groups and skip >= file.metadata.row_group(groups[0]).num_rows:
+            skip -= file.metadata.row_group(groups.pop(0)).num_rows
+        for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns):
+            rows = batch.slice(skip)
+            skip -= batch.num_rows - rows.num_rows
+            if rows.num_rows:
+                yield rows

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rag.artifacts import Artifacts
@@ -51,54 +51,51 @@ def chunk(params: Params, artifacts: Artifacts) -> None:
 
 
 def train_retriever(params: Params, artifacts: Artifacts) -> None:
-    """The encoder, pinned by the hash of its weights."""
-    from rag.retrieval.encoder import write_manifest
+    """The encoder: as it is, or tuned on the train questions."""
+    from rag.finetune.retriever import tune_retriever
 
-    write_manifest(artifacts.retriever, params.retriever, artifacts.weights_cache)
+    tune_retriever(params, artifacts)
 
 
 def embed(params: Params, artifacts: Artifacts) -> None:
-    """Chunks -> vectors."""
-    from rag.progress import progress
+    """Chunks -> vectors; only what is new is encoded."""
     from rag.reading.answerer import load_encoder
-    from rag.records import read_chunks
-    from rag.retrieval.embeddings import make_embeddings, write_embeddings
+    from rag.retrieval.embedding import embed_chunks
 
-    chunks = read_chunks(artifacts.chunks)
-    encoder = load_encoder(artifacts, params)
-    with progress("embed", len(chunks)) as advance:
-        vectors = encoder.encode(
-            [item.text for item in chunks],
-            "passage",
-            batch_tokens=params.embed.batch_tokens,
-            progress=advance,
-        )
-    write_embeddings(make_embeddings(chunks, vectors, encoder.fingerprint), artifacts.embeddings)
+    embed_chunks(params, artifacts, load_encoder(artifacts, params))
 
 
 def retrieve(params: Params, artifacts: Artifacts) -> None:
-    """Questions -> passages; fusion weight chosen on dev."""
+    """Questions -> passages; fusion chosen on dev."""
+    from rag.progress import progress
     from rag.reading.answerer import load_retriever
     from rag.records import CONTEXTS, read_chunks, read_questions, write_table
     from rag.retrieval.fusion import Fusion
-    from rag.retrieval.tuning import choose_fusion
+    from rag.retrieval.tuning import choose_fusion, gold_documents
 
     retriever = load_retriever(artifacts, params, fusion=Fusion())
     questions = [
         *read_questions(artifacts.questions, "train"),
         *read_questions(artifacts.questions, "dev"),
     ]
-    candidates = retriever.candidates([question.text for question in questions])
+    texts = [question.text for question in questions]
+    with progress("retrieve", len(texts)) as advance:
+        candidates = retriever.candidates(texts, progress=advance)
     fusion, facts = choose_fusion(
-        questions, candidates, read_chunks(artifacts.chunks), params.retrieve.dense_weights
+        questions,
+        candidates,
+        read_chunks(artifacts.chunks, document_ids=gold_documents(questions)),
+        retriever.passages,
+        params.retrieve,
     )
+    fusion = replace(fusion, reranker=retriever.reranker_sha256)
     fusion.write(artifacts.fusion, **facts)
+    languages = [question.language for question in questions]
+    ranked = retriever.ranked(texts, candidates, languages, params.retrieve.top_k, fusion=fusion)
     rows = [
         {"question_id": question.question_id, **vars(passage)}
-        for question, found in zip(questions, candidates, strict=True)
-        for passage in retriever.ranked(
-            found, fusion.weight(question.language), params.retrieve.top_k
-        )
+        for question, passages in zip(questions, ranked, strict=True)
+        for passage in passages
     ]
     write_table(rows, CONTEXTS, artifacts.contexts)
     retriever.close()
@@ -146,9 +143,17 @@ def run_stage(name: str, params: Params, artifacts: Artifacts) -> None:
     raise RagError(f"no stage {name!r}; stages are {', '.join(stage.name for stage in STAGES)}")
 
 
-def build_index(params: Params, artifacts: Artifacts, index: IndexParams | None = None) -> str:
-    """Publishes the index of the current embeddings where params say; returns its fingerprint."""
-    from rag.records import read_chunks
+def build_index(
+    params: Params,
+    artifacts: Artifacts,
+    index: IndexParams | None = None,
+    *,
+    say: Callable[[str], None] | None = None,
+) -> str:
+    """Publishes the index of the current embeddings where params say; returns its name.
+
+    `say` is told what a search that is not exact loses in recall.
+    """
     from rag.retrieval.embeddings import read_embeddings
     from rag.retrieval.index import publish_index
 
@@ -156,7 +161,8 @@ def build_index(params: Params, artifacts: Artifacts, index: IndexParams | None 
         index or params.index,
         artifacts.index_folder,
         read_embeddings(artifacts.embeddings),
-        read_chunks(artifacts.chunks),
+        artifacts.chunks,
+        say=say,
     )
 
 

@@ -123,10 +123,11 @@ class RunTracker:
         for start in range(0, len(new), _BATCH):
             self._client.log_batch(self.run_id, params=new[start : start + _BATCH])
 
-    def follow_history(self, path: Path) -> int:
+    def follow_history(self, path: Path, group: str = "") -> int:
         """Logs the lines of history.jsonl that are new since the last call; returns how many.
 
-        `dev_f1` becomes `dev/f1`, `loss` becomes `train/loss`, at the line's step. A last line
+        `dev_f1` becomes `dev/f1`, `loss` becomes `train/loss`, each below `group`, at the line's
+        step. A last line
         without its end is left for the next call; a step that the run has already is not logged
         again, also when the file was written anew by a resumed stage.
         """
@@ -143,7 +144,7 @@ class RunTracker:
         values = [
             (name, value, int(row["step"]))
             for row in rows
-            for name, value in _history_metrics(row)
+            for name, value in _history_metrics(row, group)
             if int(row["step"]) not in self._steps(name)
         ]
         self._log_metrics(values)
@@ -262,9 +263,14 @@ def _history_row(line: bytes, path: Path) -> dict[str, Any]:
     return dict(row)
 
 
-def _history_metrics(row: Mapping[str, Any]) -> list[tuple[str, float]]:
+def _history_metrics(row: Mapping[str, Any], group: str) -> list[tuple[str, float]]:
     return [
-        (f"dev/{key[4:]}" if key.startswith("dev_") else f"train/{key}", float(value))
+        (
+            group + metric_name("dev", key[4:])
+            if key.startswith("dev_")
+            else f"{group}train/{key}",
+            float(value),
+        )
         for key, value in row.items()
         if key != "step"
     ]

@@ -70,13 +70,13 @@ def resolve_weights(model: str, revision: str | None, cache: Path) -> Weights:
         return _resolve_bundled(model, cache)
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return _checked_folder(model, folder)
+        return checked_folder(model, folder)
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise ModelError(
             f"model {model!r}: no such folder; expected {', '.join(bundled_names())}, "
             "a folder, or a hub id such as owner/name"
         )
-    return _checked_folder(model, _hub_snapshot(model, revision))
+    return checked_folder(model, _hub_snapshot(model, revision))
 
 
 def bundled_names() -> list[str]:
@@ -90,7 +90,7 @@ def weights_digest(model: str, revision: str | None) -> str:
     if model.startswith(BUNDLED_PREFIX) and name in _BUNDLED:
         return _BUNDLED[name].sha256
     if Path(model).expanduser().is_dir():
-        return _checked_folder(model, Path(model).expanduser()).sha256
+        return checked_folder(model, Path(model).expanduser()).sha256
     return f"{model}@{revision}"
 
 
@@ -191,7 +191,8 @@ def _hub_snapshot(model: str, revision: str | None) -> Path:
         ) from error
 
 
-def _checked_folder(model: str, folder: Path) -> Weights:
+def checked_folder(model: str, folder: Path) -> Weights:
+    """A model's folder with the hash of its content; ModelError where weights are pickled."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     safe = {path.parent for path in files if path.suffix == ".safetensors"}
     # Loaders take pytorch_model.bin where a module's folder has nothing better.

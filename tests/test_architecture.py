@@ -21,7 +21,7 @@ MAX_LINES = 300
 #: know each other. A file that stands in no room has no place in the house: name it here first.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("rag.errors",),
-    ("rag.problem_lines", "rag.yaml_input"),
+    ("rag.problem_lines", "rag.yaml_input", "rag.retrieval_params"),
     ("rag.records", "rag.artifacts", "rag.params", "rag.weights", "rag.progress"),
     ("rag.corpus",),
     ("rag.retrieval",),

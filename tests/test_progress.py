@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rag.progress import VARIABLE, progress, read_progress
+from rag.progress import VARIABLE, progress, read_progress, seconds_left
 
 
 @pytest.fixture
@@ -24,11 +24,16 @@ def test_nothing_is_known_before_the_first_write(path: Path) -> None:
 
 def test_the_start_is_written_at_once_and_the_end_always(path: Path) -> None:
     with progress("embed", 10) as advance:
-        assert read_progress(path) == ("embed", 0, 10)
+        assert read_progress(path) == ("embed", 0, 10, None)
         for _ in range(5):
             advance(2)
-    assert read_progress(path) == ("embed", 10, 10)
-    assert json.loads(path.read_text()) == {"label": "embed", "done": 10, "total": 10}
+    assert read_progress(path) == ("embed", 10, 10, 0.0)
+    assert json.loads(path.read_text()) == {
+        "label": "embed",
+        "done": 10,
+        "total": 10,
+        "seconds_left": 0.0,
+    }
 
 
 def test_steps_between_are_written_at_most_twice_a_second(path: Path) -> None:
@@ -38,14 +43,26 @@ def test_steps_between_are_written_at_most_twice_a_second(path: Path) -> None:
         assert (path.stat().st_ino, path.stat().st_mtime_ns) == before
         threading.Event().wait(0.55)
         advance(1)
-        assert read_progress(path) == ("embed", 2, 1000)
+        state = read_progress(path)
+        assert state is not None
+        assert state[:3] == ("embed", 2, 1000)
+        assert state.seconds_left is not None
+        assert state.seconds_left >= 998 * 0.55, "one took 0.55 seconds or a little more"
+
+
+def test_the_time_left_is_told_from_the_rate_after_the_first_step() -> None:
+    """The first 10 came with the model's loading; 20 more took 4 s, so 70 more take 14 s."""
+    assert seconds_left(30, 100, 9.0, first_done=10, first_seconds=5.0) == 14.0
+    assert seconds_left(10, 100, 5.0, first_done=10, first_seconds=5.0) is None
+    assert seconds_left(0, 100, 5.0, first_done=0, first_seconds=5.0) is None
+    assert seconds_left(100, 100, 50.0, first_done=100, first_seconds=50.0) == 0.0
 
 
 def test_the_next_work_takes_the_place_of_the_last(path: Path) -> None:
     with progress("embed", 1) as advance:
         advance(1)
     with progress("evaluate · tuned", 7):
-        assert read_progress(path) == ("evaluate · tuned", 0, 7)
+        assert read_progress(path) == ("evaluate · tuned", 0, 7, None)
 
 
 def test_a_reader_never_sees_half_a_file(path: Path) -> None:
@@ -65,7 +82,7 @@ def test_a_reader_never_sees_half_a_file(path: Path) -> None:
     finally:
         stop.set()
         writer.join()
-    assert {state for state in seen if state} <= {(label, 0, 1), (label, 1, 1)}
+    assert {state for state in seen if state} <= {(label, 0, 1, None), (label, 1, 1, 0.0)}
     assert [found.name for found in path.parent.iterdir()] == ["progress.json"]
 
 

@@ -41,7 +41,10 @@ def test_questions_of_one_split(tmp_path: Path, split: records.Split, found: str
 
 
 def test_chunks_come_back_in_their_order(tmp_path: Path) -> None:
-    chunks = [Chunk("z", "a", 1, "second", 1), Chunk("y", "a", 0, "first", 1)]
+    chunks = [
+        Chunk("z", "a", 1, "second", 1, "T", "a.md", "sv", {"year": 1961, "by": ["A"]}),
+        Chunk("y", "a", 0, "first", 1),
+    ]
     records.write_table(chunks, records.CHUNKS, tmp_path / "chunks.parquet")
     assert records.read_chunks(tmp_path / "chunks.parquet") == chunks
 
@@ -96,3 +99,38 @@ def test_a_row_without_a_column_is_refused_and_writes_nothing(tmp_path: Path) ->
 
 def test_sorted_json_is_the_same_for_the_same_value() -> None:
     assert records.sorted_json({"b": [1, None], "a": "北"}) == '{"a":"北","b":[1,null]}'
+
+
+def many_chunks(count: int) -> list[Chunk]:
+    return [
+        Chunk(f"{i:016x}", f"d{i // 3}", i % 3, f"text {i}", 2, "T", "s.md", "en", {"row": i})
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def chunk_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twenty chunks in row groups of seven."""
+    monkeypatch.setattr(records, "_ROW_GROUP", 7)
+    records.write_table(many_chunks(20), records.CHUNKS, tmp_path / "chunks.parquet")
+    assert pq.ParquetFile(tmp_path / "chunks.parquet").num_row_groups == 3
+    return tmp_path / "chunks.parquet"
+
+
+@pytest.mark.parametrize("batch_rows", [1, 4, 7, 100])
+@pytest.mark.parametrize("start", [0, 1, 6, 7, 13, 14, 19, 20, 50])
+def test_chunks_come_in_batches_from_any_row(chunk_file: Path, batch_rows: int, start: int) -> None:
+    batches = list(records.iter_chunks(chunk_file, batch_rows, start=start))
+    assert [chunk for batch in batches for chunk in batch] == many_chunks(20)[start:]
+    assert all(0 < len(batch) <= batch_rows for batch in batches)
+
+
+def test_texts_come_alone(chunk_file: Path) -> None:
+    texts = [text for batch in records.iter_chunk_texts(chunk_file, 3) for text in batch]
+    assert texts == [chunk.text for chunk in many_chunks(20)]
+
+
+def test_chunks_of_named_documents(chunk_file: Path) -> None:
+    found = records.read_chunks(chunk_file, document_ids={"d5", "d1", "nowhere"})
+    assert found == [*many_chunks(20)[3:6], *many_chunks(20)[15:18]]
+    assert records.read_chunks(chunk_file, document_ids=[]) == []

@@ -10,7 +10,7 @@ WORDS = (
 )
 
 
-def write_tiny_bert(folder: Path) -> Path:
+def write_tiny_bert(folder: Path, *, seed: int = 11) -> Path:
     """An encoder without a head, as `bundled:minilm` is one, with its tokenizer."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizer
@@ -31,8 +31,22 @@ def write_tiny_bert(folder: Path) -> Path:
         initializer_range=0.2,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(11)
+        torch.manual_seed(seed)
         model = BertModel(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_sentence_transformer(folder: Path, *, seed: int = 11) -> Path:
+    """The same as a sentence-transformers model: mean pooling, vectors of length 1."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+
+    bert = write_tiny_bert(folder.with_name(f"{folder.name}-bert-{seed}"), seed=seed)
+    word = Transformer(str(bert))
+    pooling = Pooling(word.get_embedding_dimension())
+    SentenceTransformer(modules=[word, pooling, Normalize()], device="cpu").save_pretrained(
+        str(folder), create_model_card=False
+    )
     return folder

@@ -16,7 +16,7 @@ from rag.corpus.sentences import Span, sentence_spans
 from rag.corpus.text import CJK
 from rag.errors import DataError
 from rag.params import ChunkParams
-from rag.records import Chunk, Document
+from rag.records import Chunk, Document, sorted_json
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 
@@ -66,15 +66,37 @@ def chunk_documents(
                 )
         plans = too_long
     return [
-        Chunk(chunk_id(document.document_id, ordinal, text), document.document_id, ordinal, text, n)
+        Chunk(
+            chunk_id(document, ordinal, text),
+            document.document_id,
+            ordinal,
+            text,
+            n,
+            title=document.title,
+            source=document.source,
+            language=document.language,
+            metadata=document.metadata,
+        )
         for position, document in enumerate(documents)
         for ordinal, (text, n) in enumerate(drafts[position])
     ]
 
 
-def chunk_id(document_id: str, ordinal: int, text: str) -> str:
-    """16 hexadecimal digits of the SHA-256 of document id, ordinal and text."""
-    return hashlib.sha256(f"{document_id}\n{ordinal}\n{text}".encode()).hexdigest()[:16]
+def chunk_id(document: Document, ordinal: int, text: str) -> str:
+    """16 hexadecimal digits of the SHA-256 of all that a chunk carries.
+
+    An index is named after these ids, so one that shows or filters by an old title is another one.
+    """
+    carried = [
+        document.document_id,
+        ordinal,
+        text,
+        document.title,
+        document.source,
+        document.language,
+        dict(document.metadata),
+    ]
+    return hashlib.sha256(sorted_json(carried).encode()).hexdigest()[:16]
 
 
 class _Tokens:

@@ -11,13 +11,15 @@ from rag.errors import DataError
 from rag.evaluation.plots import write_plots
 from rag.evaluation.report import render_report
 from rag.evaluation.scoring import prediction_rows, summarize
+from rag.finetune.retriever import REPORT
 from rag.params import Params
 from rag.progress import Advance, progress
 from rag.reading.answerer import QuestionAnswerer, System
 from rag.reading.prompts import PROMPT_VERSION
 from rag.reading.reader import read_manifest
 from rag.records import PREDICTIONS, Question, read_questions, read_table, write_table
-from rag.retrieval.embeddings import read_embeddings
+from rag.retrieval.embeddings import read_facts
+from rag.retrieval.fusion import Fusion
 
 TUNED: System = "tuned"
 
@@ -71,18 +73,33 @@ def read_history(artifacts: Artifacts) -> list[dict[str, Any]]:
 
 def _facts(params: Params, artifacts: Artifacts) -> dict[str, str]:
     manifest = read_manifest(artifacts.reader)
-    fusion = json.loads(artifacts.fusion.read_text(encoding="utf-8"))
+    fusion = Fusion.read(artifacts.fusion)
     threshold = manifest["abstain_below"]
     return {
         "Retriever": params.retriever.model,
         "Reader": f"{params.reader.model}, {params.reader.kind}",
-        "Dense weight of fusion": ", ".join(
-            f"{language} {weight:g}" for language, weight in sorted(fusion["dense_weight"].items())
+        "Retriever tuned": _tuning(params, artifacts),
+        "Hybrid search": ", ".join(
+            f"{language}: {rule.method}, dense share {rule.dense_weight:g}"
+            for language, rule in sorted(fusion.rules.items())
         ),
+        "Reranker": params.retrieve.rerank.model or "none",
         "Passages read": str(params.reader.passages),
         "Best training step": f"{manifest['best_step']} of {manifest['steps']}",
         "Abstains below": "never" if threshold is None else f"{threshold:.3f} (log p per token)",
         "Prompt version": PROMPT_VERSION,
-        "Index fingerprint": read_embeddings(artifacts.embeddings).fingerprint[:16],
+        "Index fingerprint": read_facts(artifacts.embeddings).fingerprint[:16],
         "Seed": str(params.seed),
     }
+
+
+def _tuning(params: Params, artifacts: Artifacts) -> str:
+    """What tuning did to the retriever, on the dev questions."""
+    if params.retriever.mode == "none":
+        return "no"
+    report = json.loads((artifacts.query_encoder / REPORT).read_text(encoding="utf-8"))
+    before, after = (report["dev"][when]["recall@1"] for when in ("before", "after"))
+    change = f"dense recall@1 on dev {before:.1f} before, {after:.1f} after"
+    if report["kept"] == "untuned":
+        change = "left as it was, because dev did not improve"
+    return f"{params.retriever.mode}: {change}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import ParamsError
 from rag.finetune.examples import ReadingExample, dev_metrics
+from rag.finetune.loop import length_buckets
 from rag.params import LoraParams, Params
 from rag.reading.abstention import AnswerScore
 from rag.reading.causal import ADAPTER, CausalReader
@@ -35,6 +36,7 @@ class CausalReaderTraining:
         self._model = add_lora(reader, params.reader.lora, params.seed)
         self._dev = dev
         self._scores = scores
+        self._batch_tokens = params.reader.training.batch_tokens
         prompts = [
             reader.prompt(example.question.text, [passage.text for passage in example.passages])
             for example in examples
@@ -47,6 +49,9 @@ class CausalReaderTraining:
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         return {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+
+    def epoch_batches(self, epoch: int, seed: int) -> list[list[int]]:
+        return length_buckets(self.lengths, self._batch_tokens, seed + epoch)
 
     def names(self, batch: Sequence[int]) -> list[str]:
         return [self._question_ids[member] for i in batch for member in self._rows[i].members]

@@ -72,7 +72,7 @@ def save_checkpoint(
 
     tensors = {f"model.{key}": value.detach().contiguous() for key, value in parameters.items()}
     tensors |= {f"best.{key}": value.contiguous() for key, value in state.best.items()}
-    tensors["generator"] = torch.get_rng_state()
+    tensors |= random_state()
     for key, parameter in parameters.items():
         for name, value in optimizer.state[parameter].items():
             tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).contiguous()
@@ -108,11 +108,11 @@ def load_checkpoint(
             parameter.copy_(tensors[f"model.{key}"])
             prefix = f"optimizer.{key}."
             optimizer.state[parameter] = {
-                name.removeprefix(prefix): value
+                name.removeprefix(prefix): value.to(parameter.device) if value.ndim else value
                 for name, value in tensors.items()
                 if name.startswith(prefix)
             }
-    torch.set_rng_state(tensors["generator"])
+    set_random_state(tensors)
     scheduler.last_epoch = facts.pop("schedule_step")
     rates = [rate * scale(scheduler.last_epoch) for rate, scale in _rates(scheduler)]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -123,6 +123,27 @@ def load_checkpoint(
         log(row, step)
     best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
     return Checkpoint(**{**facts, "rows": rows, "best": best})
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """The state of the random number generators: the CPU's, and each GPU's."""
+    import torch
+
+    states = {"generator": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        for number, state in enumerate(torch.cuda.get_rng_state_all()):
+            states[f"generator.cuda.{number}"] = state
+    return states
+
+
+def set_random_state(states: Mapping[str, torch.Tensor]) -> None:
+    """Puts back what `random_state` gave; generators that it does not name stay as they are."""
+    import torch
+
+    torch.set_rng_state(states["generator"])
+    for name, state in states.items():
+        if name.startswith("generator.cuda."):
+            torch.cuda.set_rng_state(state, int(name.rsplit(".", 1)[1]))
 
 
 def _rates(scheduler: Any) -> list[tuple[float, Callable[[int], float]]]:

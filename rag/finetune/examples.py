@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rag.errors import TrainingError
 from rag.reading.abstention import AnswerScore
 from rag.records import Answer, Chunk, Passage, Question
 from rag.retrieval.relevance import has_gold, is_relevant
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -82,3 +85,9 @@ def dev_metrics(
         / len(pairs)
         for name, score in scores.items()
     }
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` items, evenly from first to last: questions lie in the order of documents."""
+    step = max(1.0, len(items) / count)
+    return [items[int(i * step)] for i in range(min(count, len(items)))]

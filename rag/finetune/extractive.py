@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag.finetune.examples import ReadingExample, dev_metrics
+from rag.finetune.loop import length_buckets
 from rag.params import Params
 from rag.reading.abstention import AnswerScore
 from rag.reading.extractive import WEIGHTS, ExtractiveReader, token_spans
@@ -34,6 +35,7 @@ class ExtractiveReaderTraining:
         self._reader = reader
         self._dev = dev
         self._scores = scores
+        self._batch_tokens = params.reader.training.batch_tokens
         self._question_ids = []
         self._readings = []
         self._spans = []
@@ -54,6 +56,9 @@ class ExtractiveReaderTraining:
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         return dict(self._reader.model.named_parameters())
+
+    def epoch_batches(self, epoch: int, seed: int) -> list[list[int]]:
+        return length_buckets(self.lengths, self._batch_tokens, seed + epoch)
 
     def names(self, batch: Sequence[int]) -> list[str]:
         return [self._question_ids[i] for i in batch]

@@ -1,23 +1,23 @@
 """The one training loop.
 
-A `Trainable` says what an example costs and what its loss is; the loop owns order, schedule,
-clipping, dev evaluation, the best state and checkpoints. A killed run that finds its checkpoint
-goes on from it and, on a CPU, ends with the same weights bit for bit: batch order depends on seed
-and epoch alone, and the random number generator is part of the checkpoint.
+A `Trainable` says what its batches and its loss are; the loop owns schedule, clipping, dev
+evaluation, early stopping, the best state and checkpoints. A killed run that finds its checkpoint
+goes on from it and, on a CPU, ends with the same weights bit for bit: batches depend on seed and
+epoch alone, and the random number generator is part of the checkpoint.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from rag.errors import TrainingError
-from rag.finetune.checkpoint import load_checkpoint, save_checkpoint
-from rag.params import TrainingParams
+from rag.finetune.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from rag.params import LoopParams
 from rag.retrieval.encoder import token_batches
 
 if TYPE_CHECKING:
@@ -32,9 +32,8 @@ _BUCKET = 64
 class Trainable(Protocol):
     """A model with its examples."""
 
-    @property
-    def lengths(self) -> Sequence[int]:
-        """Tokens of each example, or of each row of examples: what batches are made by."""
+    def epoch_batches(self, epoch: int, seed: int) -> Sequence[Sequence[int]]:
+        """The batches of an epoch, as positions of examples: a function of epoch and seed."""
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         """The tensors that are trained, by name; all others stay as they are."""
@@ -54,9 +53,13 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What training came to; the trainable holds the best state when the loop returns."""
+    """What training came to; the trainable holds the best state when the loop returns.
+
+    `steps` were planned and `last_step` is how far it went: less where it stopped early.
+    """
 
     steps: int
+    last_step: int
     best_step: int
     best_metrics: Mapping[str, float]
     seconds: float
@@ -65,47 +68,50 @@ class TrainingSummary:
 
 def train(
     trainable: Trainable,
-    params: TrainingParams,
+    params: LoopParams,
     *,
     seed: int,
     log: Log,
     checkpoint: Path | None = None,
     tick: Callable[[int, int], None] | None = None,
+    section: str = "reader.training",
+    start: Mapping[str, float] | None = None,
 ) -> TrainingSummary:
     """Trains for `params.epochs` and leaves the state of the best dev evaluation in place.
 
     `log(metrics, step)` gets the mean loss since the last call and the dev metrics; `tick(step,
-    steps)` is for a progress bar. `checkpoint` names a folder to resume from and to save to.
+    steps)` is for a progress bar. `checkpoint` names a folder to resume from and to save to,
+    `section` the parameters, for messages. Where `start` gives the dev metrics of the untrained
+    state, that state counts, as step 0: it is left in place unless a later one is better.
     """
     import torch
 
-    if not trainable.lengths:
-        raise TrainingError("no training examples: check the train split of the questions")
     started = time.monotonic()
     torch.manual_seed(seed)
-    batches = _epochs(trainable.lengths, params, seed)
+    batches = [
+        batch for epoch in range(params.epochs) for batch in trainable.epoch_batches(epoch, seed)
+    ]
+    if not batches:
+        raise TrainingError("no training examples: check the train split of the questions")
     total = len(batches)
     parameters = dict(trainable.parameters())
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=params.learning_rate, weight_decay=params.weight_decay
-    )
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _warm_then_linear(step, total, params.warmup_share)
-    )
-    evaluation_steps = {
-        round(total * (i + 1) / params.evaluations) for i in range(params.evaluations)
-    }
+    optimizer, scheduler = _optimizer(parameters, params, total)
+    evaluation_steps = _evaluation_steps(total, params.evaluations)
     state = load_checkpoint(checkpoint, parameters, optimizer, scheduler, log)
     resumed_from = state.step
     losses: list[float] = []
+    if start is not None and not state.rows:
+        state = state.record(start, 0, log).keep_best(parameters, start, 0)
     trainable.train_mode(True)
     for step, batch in enumerate(batches, start=1):
         if step <= state.step:
             continue
+        if _is_stale(state, evaluation_steps, params.patience):
+            break
         loss = trainable.loss(batch)
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"step {step}: the loss is {loss.item()}; lower reader.training.learning_rate or "
+                f"step {step}: the loss is {loss.item()}; lower {section}.learning_rate or "
                 f"look at the examples {', '.join(trainable.names(batch))}"
             )
         loss.backward()
@@ -117,7 +123,7 @@ def train(
         losses.append(loss.item())
         if tick is not None:
             tick(step, total)
-        due = step in evaluation_steps or step == total
+        due = step in evaluation_steps
         if due or step % 5 == 0:
             row = {
                 "loss": sum(losses) / len(losses),
@@ -134,23 +140,46 @@ def train(
             save_checkpoint(checkpoint, state, parameters, optimizer, scheduler)
         if step < total and _is_over(started, params.max_minutes):
             raise TrainingError(
-                f"step {step} of {total}: reader.training.max_minutes ({params.max_minutes}) is "
+                f"step {step} of {total}: {section}.max_minutes ({params.max_minutes}) is "
                 "over; raise it, or lower epochs or prepare.max_train_questions"
             )
     trainable.train_mode(False)
     state.restore_best(parameters)
+    if tick is not None:
+        tick(total, total)
     return TrainingSummary(
-        total, state.best_step, state.best_metrics, time.monotonic() - started, resumed_from
+        steps=total,
+        last_step=state.step,
+        best_step=state.best_step,
+        best_metrics=state.best_metrics,
+        seconds=time.monotonic() - started,
+        resumed_from=resumed_from,
     )
 
 
-def _epochs(lengths: Sequence[int], params: TrainingParams, seed: int) -> list[list[int]]:
-    """The batches of all epochs in their order: the same for the same seed, whenever asked."""
-    return [
-        batch
-        for epoch in range(params.epochs)
-        for batch in length_buckets(lengths, params.batch_tokens, seed + epoch)
-    ]
+def _optimizer(
+    parameters: Mapping[str, torch.nn.Parameter], params: LoopParams, total: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    import torch
+
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=params.learning_rate, weight_decay=params.weight_decay
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _warm_then_linear(step, total, params.warmup_share)
+    )
+    return optimizer, scheduler
+
+
+def _evaluation_steps(total: int, evaluations: int) -> set[int]:
+    """Evenly spaced, the last one at the end."""
+    return {round(total * (i + 1) / evaluations) for i in range(evaluations)} | {total}
+
+
+def _is_stale(state: Checkpoint, evaluation_steps: Set[int], patience: int | None) -> bool:
+    """Whether the last `patience` evaluations were no better than the best one."""
+    since = [step for step in evaluation_steps if state.best_step < step <= state.step]
+    return patience is not None and len(since) >= patience
 
 
 def length_buckets(lengths: Sequence[int], batch_tokens: int, seed: int) -> list[list[int]]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from rag.artifacts import Artifacts
-from rag.finetune.examples import ReadingExample, as_passage, gold_passages, reading_examples
+from rag.finetune.examples import (
+    ReadingExample,
+    as_passage,
+    evenly,
+    gold_passages,
+    reading_examples,
+)
+from rag.finetune.history import training_log
 from rag.finetune.loop import Trainable, train
+from rag.finetune.stage_key import drop_checkpoints, stage_key
 from rag.params import Params
-from rag.progress import progress
 from rag.reading.abstention import AnswerScore, choose_threshold
 from rag.reading.prompts import PROMPT_VERSION
 from rag.reading.reader import write_manifest
@@ -23,9 +28,8 @@ from rag.records import (
     read_chunks,
     read_questions,
     read_table,
-    sorted_json,
 )
-from rag.weights import file_sha256, weights_digest
+from rag.weights import weights_digest
 
 
 class ReaderTraining(Trainable, Protocol):
@@ -46,26 +50,9 @@ def tune_reader(params: Params, artifacts: Artifacts, *, scores: Mapping[str, An
     training, dev = _training(params, artifacts, scores)
     key = _stage_key(params, artifacts)
     checkpoint = artifacts.checkpoints / key
-    _drop_checkpoints(artifacts.checkpoints, kept=checkpoint)
+    drop_checkpoints(artifacts.checkpoints, kept=checkpoint)
     artifacts.reader.mkdir(parents=True, exist_ok=True)
-    total = 100
-    with (
-        artifacts.history.open("w", encoding="utf-8") as history,
-        progress("train_reader", total) as advance,
-    ):
-        done = 0
-
-        def log(metrics: Mapping[str, float], step: int) -> None:
-            row = {"step": step} | {name: round(value, 6) for name, value in metrics.items()}
-            history.write(sorted_json(row) + "\n")
-            history.flush()
-
-        def tick(step: int, steps: int) -> None:
-            nonlocal done
-            share = total * step // steps
-            advance(share - done)
-            done = share
-
+    with training_log(artifacts.history, "train_reader") as (log, tick):
         summary = train(
             training,
             params.reader.training,
@@ -87,7 +74,7 @@ def tune_reader(params: Params, artifacts: Artifacts, *, scores: Mapping[str, An
         dev={name: round(value, 4) for name, value in summary.best_metrics.items()},
         abstain_below=_threshold(params, training, dev, next(iter(scores.values()))),
     )
-    _drop_checkpoints(artifacts.checkpoints, kept=None)
+    drop_checkpoints(artifacts.checkpoints, kept=None)
 
 
 def _training(
@@ -99,7 +86,7 @@ def _training(
     passages = _contexts(artifacts)
     count = params.reader.passages
     examples = reading_examples(questions, passages, gold_passages(questions, chunks), count)
-    dev = _spread(
+    dev = evenly(
         [_dev_example(question, passages, count) for question in dev_questions],
         params.reader.training.dev_questions,
     )
@@ -132,12 +119,6 @@ def _dev_example(
     return ReadingExample(question, tuple(shown), question.answers[0] if question.answers else "")
 
 
-def _spread(examples: Sequence[ReadingExample], count: int) -> list[ReadingExample]:
-    """At most `count` examples, evenly from first to last: they lie in the order of documents."""
-    step = max(1.0, len(examples) / count)
-    return [examples[int(i * step)] for i in range(min(count, len(examples)))]
-
-
 def _threshold(
     params: Params,
     training: ReaderTraining,
@@ -154,24 +135,9 @@ def _threshold(
 
 def _stage_key(params: Params, artifacts: Artifacts) -> str:
     """What a checkpoint belongs to: parameters, code, base weights and the stage's inputs."""
-    package = Path(__file__).parent.parent
-    inputs = [artifacts.questions, artifacts.chunks, artifacts.contexts]
-    parts = {
+    settings = {
         "reader": params.reader.model_dump(mode="json"),
         "seed": params.seed,
         "weights": weights_digest(params.reader.model, params.reader.revision),
-        "code": {
-            path.relative_to(package).as_posix(): file_sha256(path)
-            for path in sorted(package.rglob("*.py"))
-        },
-        "inputs": {path.name: file_sha256(path) for path in inputs},
     }
-    return hashlib.sha256(sorted_json(parts).encode()).hexdigest()[:16]
-
-
-def _drop_checkpoints(folder: Path, *, kept: Path | None) -> None:
-    """One that is not gone on from is of no more use: a finished stage that is forced trains."""
-    if folder.is_dir():
-        for checkpoint in folder.iterdir():
-            if checkpoint != kept:
-                shutil.rmtree(checkpoint)
+    return stage_key(settings, [artifacts.questions, artifacts.chunks, artifacts.contexts])

@@ -6,27 +6,25 @@ or over a release's folder, which have the same layout.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rag.artifacts import Artifacts
 from rag.corpus.text import language_of
-from rag.errors import ModelError
 from rag.params import IndexParams, Params
 from rag.reading.abstention import checked
 from rag.reading.reader import Progress, Reader, load_reader, read_manifest
-from rag.records import Answer, Passage, read_chunks
-from rag.retrieval.embeddings import read_embeddings
-from rag.retrieval.encoder import MANIFEST, Encoder
+from rag.records import Answer, Passage
+from rag.retrieval.embeddings import VECTORS, read_embeddings, read_facts
+from rag.retrieval.encoder import Encoder
 from rag.retrieval.fusion import Fusion
 from rag.retrieval.index import open_index, publish_index
+from rag.retrieval.index_payload import Where
+from rag.retrieval.rerank import load_reranker
 from rag.retrieval.retriever import Retriever
 
 System = Literal["tuned", "zero_shot", "closed_book"]
-#: The index of this process, whatever the params say: built from the embeddings in seconds.
-LOCAL_INDEX = IndexParams()
 _SHOWN_PASSAGES = 5
 
 
@@ -63,7 +61,7 @@ class QuestionAnswerer:
         params: Params,
         system: System = "tuned",
         *,
-        index: IndexParams = LOCAL_INDEX,
+        index: IndexParams | None = None,
     ) -> QuestionAnswerer:
         """Opens the tuned system or one of its baselines; the baselines answer unchecked."""
         tuned = system == "tuned"
@@ -90,12 +88,14 @@ class QuestionAnswerer:
         """One answer a question, in order."""
         return [response.answer for response in self.respond(questions)]
 
-    def search(self, questions: Sequence[str], limit: int) -> list[list[Passage]]:
+    def search(
+        self, questions: Sequence[str], limit: int, where: Where | None = None
+    ) -> list[list[Passage]]:
         """At most `limit` passages a question, best first; none for a closed book."""
         if self._retriever is None:
             return [[] for _ in questions]
         languages = [language_of(question) for question in questions]
-        return self._retriever.search(questions, languages, limit)
+        return self._retriever.search(questions, languages, limit, where)
 
     def close(self) -> None:
         """Releases the index."""
@@ -105,33 +105,49 @@ class QuestionAnswerer:
 
 def load_encoder(artifacts: Artifacts, params: Params) -> Encoder:
     """The encoder that train_retriever left; refuses one that params.yaml no longer names."""
-    manifest = json.loads((artifacts.retriever / MANIFEST).read_text(encoding="utf-8"))
-    encoder = Encoder(params.retriever, artifacts.weights_cache)
-    if encoder.weights.sha256 != manifest["sha256"]:
-        raise ModelError(
-            f"retriever {params.retriever.model} has SHA-256 {encoder.weights.sha256}, the stage "
-            f"train_retriever left one with {manifest['sha256']}; run: ragloop run"
-        )
-    return encoder
+    return Encoder(params.retriever, artifacts.weights_cache, folder=artifacts.retriever)
+
+
+def served_index(artifacts: Artifacts, params: Params) -> IndexParams:
+    """Where this folder's passages are searched: in this process.
+
+    Only a release that was too large to hold its vectors is searched where params say.
+    """
+    has_vectors = (artifacts.embeddings / VECTORS).is_file()
+    return params.index.in_process() if has_vectors else params.index
 
 
 def load_retriever(
     artifacts: Artifacts,
     params: Params,
-    index: IndexParams = LOCAL_INDEX,
+    index: IndexParams | None = None,
     *,
     fusion: Fusion | None = None,
 ) -> Retriever:
-    """A retriever over the embeddings of this folder; a local index is built when it is missing."""
-    embeddings = read_embeddings(artifacts.embeddings)
-    chunks = read_chunks(artifacts.chunks)
+    """A retriever over the embeddings of this folder, in `served_index` unless `index` is given.
+
+    An index of this process is built when it is missing.
+    """
+    if index is None:
+        index = served_index(artifacts, params)
     if index.kind == "edge":
-        publish_index(index, artifacts.index_folder, embeddings, chunks)
+        publish_index(
+            index,
+            artifacts.index_folder,
+            read_embeddings(artifacts.embeddings),
+            artifacts.chunks,
+        )
+    chosen = fusion or Fusion.read(artifacts.fusion)
+    reranker = load_reranker(
+        params.retrieve.rerank,
+        artifacts.weights_cache,
+        # The stage that chooses the fusion is the one that pins the reranker.
+        fusion=chosen if fusion is None else None,
+    )
     return Retriever(
         load_encoder(artifacts, params),
-        open_index(index, artifacts.index_folder, embeddings),
-        chunks,
-        fusion or Fusion.read(artifacts.fusion),
+        open_index(index, artifacts.index_folder, read_facts(artifacts.embeddings)),
+        chosen,
         candidates=params.retrieve.candidates,
-        average_tokens=embeddings.average_tokens,
+        reranker=reranker,
     )

@@ -24,6 +24,7 @@ from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
 from rag.params import Params
 from rag.release.redaction import without_credentials
+from rag.retrieval.embeddings import FACTS, IDS, VECTORS
 from rag.weights import file_sha256
 
 MANIFEST = "manifest.json"
@@ -65,12 +66,13 @@ LIBRARIES = (
 def write_bundle(artifacts: Artifacts, params: Params, folder: Path) -> dict[str, Any]:
     """Copies what answers into `folder`, which must not exist yet, and returns the manifest.
 
-    Chunks and embeddings above `release.bundle_limit_mb` are left out and named in the manifest
-    with their hashes; only a release on a Qdrant server can answer without them. ReleaseError when
-    a file is missing or pickled, or when an `edge` release is too large.
+    Chunks and vectors above `release.bundle_limit_mb` are left out and named in the manifest with
+    their hashes; only a release on a Qdrant server can answer without them: what remains of the
+    embeddings is what its index is checked against. ReleaseError when a file is missing or pickled,
+    or when an `edge` release is too large.
     """
-    kept = [artifacts.fusion, artifacts.retriever, artifacts.reader]
-    passages = [artifacts.chunks, artifacts.embeddings]
+    kept = [artifacts.fusion, artifacts.retriever, artifacts.reader, artifacts.embeddings / FACTS]
+    passages = [artifacts.chunks, *(artifacts.embeddings / name for name in (IDS, VECTORS))]
     missing = [str(path) for path in (*kept, *passages) if not path.exists()]
     if missing:
         raise ReleaseError(f"nothing to release: {', '.join(missing)} missing; run `ragloop run`")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -96,12 +98,33 @@ def test_a_title_too_long_is_shortened_and_stays_in_the_text() -> None:
     assert max(item.token_count for item in chunks) <= 16
 
 
-def test_ids_are_hashes_of_document_ordinal_and_text() -> None:
+def test_an_id_is_the_hash_of_all_that_a_chunk_carries() -> None:
+    known = Document("p.md", "Petrel", FOUR, "vessels/p.md", "sv", {"year": 1961})
+    content = b'["p.md",1,"Text.","Petrel","vessels/p.md","sv",{"year":1961}]'
+    assert chunk_id(known, 1, "Text.") == hashlib.sha256(content).hexdigest()[:16]
+    changes: list[dict[str, Any]] = [
+        {"document_id": "q.md"},
+        {"title": "Fulmar"},
+        {"source": "p.md"},
+        {"language": "da"},
+        {"metadata": {"year": 1962}},
+    ]
+    others = {chunk_id(replace(known, **change), 1, "Text.") for change in changes}
+    others |= {chunk_id(known, 2, "Text."), chunk_id(known, 1, "Text!")}
+    assert len(others - {chunk_id(known, 1, "Text.")}) == 7
     first, second = chunk(FOUR)
-    content = f"petrel.md\n1\n{second.text}".encode()
-    assert second.chunk_id == hashlib.sha256(content).hexdigest()[:16]
     assert (first.ordinal, second.ordinal) == (0, 1)
-    assert first.chunk_id != chunk_id("other.md", 0, first.text)
+    assert first.chunk_id != second.chunk_id
+
+
+def test_a_chunk_carries_what_its_document_is_known_by() -> None:
+    known = Document("d", "Petrel", FOUR, "vessels/p.md", "sv", {"year": 1961})
+    params = ChunkParams(max_chunk_tokens=16, overlap_sentences=0)
+    found = chunk_documents([known], word_tokens, params)
+    assert len(found) == 2
+    assert {(c.title, c.source, c.language, c.metadata["year"]) for c in found} == {
+        ("Petrel", "vessels/p.md", "sv", 1961)
+    }
 
 
 def test_tokens_are_counted_in_batches() -> None:

@@ -7,7 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from rag.errors import TrainingError
-from rag.finetune.examples import ReadingExample, dev_metrics, gold_passages, reading_examples
+from rag.finetune.examples import (
+    ReadingExample,
+    dev_metrics,
+    evenly,
+    gold_passages,
+    reading_examples,
+)
 from rag.records import Answer, Chunk, Passage, Question
 
 MakeExample = Callable[..., ReadingExample]
@@ -88,3 +94,10 @@ def test_dev_metrics_are_means_in_percent(example: MakeExample) -> None:
 def test_dev_metrics_without_questions_are_an_error() -> None:
     with pytest.raises(TrainingError, match=r"prepare\.dev_share"):
         dev_metrics([], [], {})
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen"), [(1, "0"), (4, "0257"), (9, "012345678"), (99, "0123456789")]
+)
+def test_a_few_are_taken_from_all_over(count: int, chosen: str) -> None:
+    assert "".join(evenly("0123456789", count)) == chosen

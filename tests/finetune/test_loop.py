@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from rag.errors import TrainingError
 from rag.finetune.loop import length_buckets, train
-from rag.params import TrainingParams
+from rag.params import LoopParams
 
 Rows = list[tuple[int, dict[str, float]]]
 
@@ -28,7 +28,13 @@ class Killed(Exception):
 class Line:
     """y = 3 a - 2 b by least squares; dev metrics are given, one for each evaluation."""
 
-    def __init__(self, count: int = 12, scores: Sequence[float] = (), fatal_call: int = 0) -> None:
+    def __init__(
+        self,
+        count: int = 12,
+        scores: Sequence[float] = (),
+        fatal_call: int = 0,
+        batch_tokens: int = 1000,
+    ) -> None:
         generator = torch.Generator().manual_seed(5)
         self.inputs = torch.randn(count, 2, generator=generator)
         self.targets = self.inputs @ torch.tensor([3.0, -2.0])
@@ -39,9 +45,13 @@ class Line:
         self.modes: list[bool] = []
         self.calls = 0
         self.fatal_call = fatal_call
+        self.batch_tokens = batch_tokens
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         return {"weight": self.weight}
+
+    def epoch_batches(self, epoch: int, seed: int) -> list[list[int]]:
+        return length_buckets(self.lengths, self.batch_tokens, seed + epoch)
 
     def names(self, batch: Sequence[int]) -> list[str]:
         return [f"q{i}" for i in batch]
@@ -66,20 +76,21 @@ class Line:
         self.modes.append(training)
 
 
-def settings(**changes: Any) -> TrainingParams:
+def settings(**changes: Any) -> LoopParams:
     given_values: dict[str, Any] = {
         "epochs": 3,
-        "batch_tokens": 1000,
         "learning_rate": 0.3,
         "warmup_share": 0.25,
         "weight_decay": 0.1,
         "gradient_clip": 1.0,
         "evaluations": 3,
     }
-    return TrainingParams(**(given_values | changes))
+    return LoopParams(**(given_values | changes))
 
 
-def run(line: Line, params: TrainingParams, folder: Path | None = None) -> tuple[Any, Rows]:
+def run(
+    line: Line, params: LoopParams, folder: Path | None = None, **options: Any
+) -> tuple[Any, Rows]:
     rows: Rows = []
     summary = train(
         line,
@@ -87,6 +98,7 @@ def run(line: Line, params: TrainingParams, folder: Path | None = None) -> tuple
         seed=3,
         log=lambda metrics, step: rows.append((step, dict(metrics))),
         checkpoint=folder,
+        **options,
     )
     return summary, rows
 
@@ -108,8 +120,8 @@ def test_the_weights_are_those_of_plain_adamw() -> None:
 
 
 def test_the_loss_falls_and_every_loss_is_logged_once() -> None:
-    line = Line()
-    params = settings(epochs=20, batch_tokens=64, weight_decay=0.0, evaluations=4)
+    line = Line(batch_tokens=64)
+    params = settings(epochs=20, weight_decay=0.0, evaluations=4)
     summary, rows = run(line, params)
     losses = [row for row in rows if "loss" in row[1]]
     assert losses[-1][1]["loss"] < 0.1 * losses[0][1]["loss"]
@@ -160,12 +172,12 @@ def test_too_little_time_is_an_error() -> None:
 
 @pytest.mark.parametrize("fatal_call", [4, 7, 9])
 def test_a_run_that_goes_on_ends_as_if_never_stopped(tmp_path: Path, fatal_call: int) -> None:
-    params = settings(epochs=2, batch_tokens=64, evaluations=4, learning_rate=0.2)
-    whole = Line()
+    params = settings(epochs=2, evaluations=4, learning_rate=0.2)
+    whole = Line(batch_tokens=64)
     expected = run(whole, params)
     with pytest.raises(Killed):
-        run(Line(fatal_call=fatal_call), params, tmp_path)
-    resumed = Line()
+        run(Line(fatal_call=fatal_call, batch_tokens=64), params, tmp_path)
+    resumed = Line(batch_tokens=64)
     summary, rows = run(resumed, params, tmp_path)
     assert 0 < summary.resumed_from < fatal_call
     assert resumed.calls == summary.steps - summary.resumed_from
@@ -188,6 +200,50 @@ def test_a_checkpoint_is_two_files_without_pickle(tmp_path: Path) -> None:
     run(Line(), settings(), tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["3.checkpoint.safetensors", "checkpoint.json"]
+
+
+def test_the_untrained_state_counts_where_asked(tmp_path: Path) -> None:
+    """Step 0 is what is left where no later state is better, also after a stop."""
+    params = settings(evaluations=2)
+    start = {"dev_score": 30.0}
+    line = Line(scores=[20.0, 30.0])
+    summary, rows = run(line, params, start=start)
+    assert rows[0] == (0, start)
+    assert (summary.best_step, line.weight.tolist()) == (0, [0.0, 0.0])
+
+    with pytest.raises(Killed):
+        run(Line(scores=[20.0], fatal_call=3), params, tmp_path, start=start)
+    resumed = Line(scores=[10.0])
+    summary, again = run(resumed, params, tmp_path, start=start)
+    assert (summary.resumed_from, summary.best_step) == (2, 0)
+    assert run(Line(scores=[20.0, 31.0]), params, start=start)[0].best_step == 3
+    assert resumed.weight.tolist() == [0.0, 0.0]
+    assert [step for step, row in again if "dev_score" in row] == [0, 2, 3]
+
+
+def test_training_stops_after_as_many_evaluations_without_a_gain_as_patience(
+    tmp_path: Path,
+) -> None:
+    params = settings(epochs=6, evaluations=6, patience=2)
+    scores = [10.0, 30.0, 20.0, 30.0]
+    line = Line(scores=scores)
+    summary, _ = run(line, params)
+    assert (summary.steps, summary.last_step, summary.best_step, line.calls) == (6, 4, 2, 4)
+
+    # Stopped and then run again, from a checkpoint at which patience was over or nearly so.
+    run(Line(scores=scores), params, tmp_path)
+    again = Line()
+    assert (run(again, params, tmp_path)[0].last_step, again.calls) == (4, 0)
+    with pytest.raises(Killed):
+        run(Line(scores=scores, fatal_call=4), params, tmp_path / "nearly")
+    again = Line(scores=scores[3:])
+    assert (run(again, params, tmp_path / "nearly")[0].last_step, again.calls) == (4, 1)
+    assert again.weight.tolist() == line.weight.tolist()
+
+
+def test_a_message_names_the_parameters_of_whoever_is_trained() -> None:
+    with pytest.raises(TrainingError, match=r"step 1 of 3: retriever\.training\.max_minutes"):
+        run(Line(), settings(max_minutes=1e-9), section="retriever.training")
 
 
 def test_tensors_without_their_facts_are_no_checkpoint(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tests.flows.programs import ROOT, ragloop
 
 Ragloop = Callable[..., Done]
 
-COMMANDS = ("init", "run", "ask", "search", "releases", "up", "data", "score")
+COMMANDS = ("init", "run", "ask", "search", "releases", "up", "index", "data", "score")
 
 
 @pytest.fixture
@@ -54,7 +54,10 @@ def test_help_is_instant_and_names_every_command(tmp_path: Path) -> None:
     assert min(seconds) < 0.5
 
 
-@pytest.mark.parametrize("command", [*COMMANDS[:-2], "score", "data check", "data import"])
+@pytest.mark.parametrize(
+    "command",
+    [*COMMANDS[:-2], "score", "data check", "data import", "index status", "index verify"],
+)
 def test_every_command_has_help(ragloop_here: Ragloop, command: str, tmp_path: Path) -> None:
     done = ragloop_here(tmp_path, *command.split(), "--help")
     assert done.code == 0

@@ -22,7 +22,7 @@ def test_a_stage_runs_then_nothing_changed_then_the_run_cache_knows_it(
     first = dvc.reproduce("work", dvc_project, on_line=lines.append)
     assert (first.stage, first.result) == ("work", "Ran")
     assert lines == ["working"], "the stage's own lines, and none of DVC's"
-    assert read_progress(dvc.progress_file(dvc_project)) == ("work", 1, 4)
+    assert read_progress(dvc.progress_file(dvc_project)) == ("work", 1, 4, None)
     assert dvc.reproduce("work", dvc_project).result == "Cached"
 
     set_params(dvc_project.root, x=2)

@@ -34,3 +34,18 @@ def test_long_details_do_not_move_the_times(capsys: pytest.CaptureFixture[str]) 
             step.finish(detail)
     first, second = capsys.readouterr().err.splitlines()
     assert len(first) == len(second)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "1 s"),
+        (45.4, "45 s"),
+        (60, "1 min"),
+        (3540, "59 min"),
+        (3599, "1 h 00 min"),
+        (12_000, "3 h 20 min"),
+    ],
+)
+def test_the_time_left_is_no_finer_than_an_estimate(seconds: float, text: str) -> None:
+    assert terminal.time_left(seconds) == text

@@ -33,8 +33,9 @@ def toy(tmp_path: Path) -> tuple[Artifacts, Params]:
         artifacts.chunks: b"chunks " * 100,
         artifacts.embeddings / "vectors.npy": b"\x93NUMPY vectors",
         artifacts.embeddings / "ids.parquet": b"ids",
+        artifacts.embeddings / "embeddings.json": b"{}",
         artifacts.fusion: b'{"dense_weight": {"default": 0.5}}',
-        artifacts.retriever / "retriever.json": b"{}",
+        artifacts.passage_encoder / "encoder.json": b"{}",
         artifacts.reader / "reader.json": b"{}",
         artifacts.reader / "adapter" / "adapter_model.safetensors": b"\x10weights",
         artifacts.metrics: json.dumps(METRICS).encode(),
@@ -89,12 +90,15 @@ def answering(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifacts, Para
         {"reader": {"model": str(model), "max_answer_tokens": 4}, "release": {"name": "tiny"}}
     )
     texts = ["the petrel sails at noon", "the fulmar sails at dawn", "dogs travel free"]
-    chunks = [Chunk(f"c{i}", f"d{i}", 0, text, 5) for i, text in enumerate(texts)]
+    chunks = [Chunk(f"{i:016x}", f"d{i}", 0, text, 5) for i, text in enumerate(texts)]
     write_table(chunks, CHUNKS, artifacts.chunks)
     encoder = Encoder(params.retriever, artifacts.weights_cache)
     vectors = encoder.encode(texts, "passage", batch_tokens=params.embed.batch_tokens)
-    write_embeddings(make_embeddings(chunks, vectors, encoder.fingerprint), artifacts.embeddings)
-    write_manifest(artifacts.retriever, params.retriever, artifacts.weights_cache)
+    ids = [chunk.chunk_id for chunk in chunks]
+    embeddings = make_embeddings(ids, vectors, encoder.passage_fingerprint)
+    write_embeddings(embeddings, artifacts.embeddings)
+    for folder in (artifacts.passage_encoder, artifacts.query_encoder):
+        write_manifest(folder, params.retriever, encoder.weights, "base")
     Fusion().write(artifacts.fusion)
     write_reader_manifest(artifacts.reader, kind="causal", model=str(model), abstain_below=None)
     artifacts.metrics.parent.mkdir(parents=True)

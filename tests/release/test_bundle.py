@@ -27,11 +27,12 @@ def test_has_the_projects_layout_and_every_hash(toy: Toy, tmp_path: Path) -> Non
     assert copied.fusion.read_bytes() == artifacts.fusion.read_bytes()
     assert sorted(manifest["files"]) == [
         "data/chunk/chunks.parquet",
+        "data/embed/embeddings.json",
         "data/embed/ids.parquet",
         "data/embed/vectors.npy",
         "data/models/reader/adapter/adapter_model.safetensors",
         "data/models/reader/reader.json",
-        "data/models/retriever/retriever.json",
+        "data/models/retriever/passage/encoder.json",
         "data/retrieve/fusion.json",
         "params.yaml",
     ]
@@ -131,6 +132,8 @@ def test_above_the_limit_only_a_server_can_answer(toy: Toy, tmp_path: Path) -> N
         "data/embed/vectors.npy",
     }
     assert not (tmp_path / "bundle" / "data" / "chunk").exists()
+    # What the server's index is checked against stays.
+    assert (tmp_path / "bundle" / "data" / "embed" / "embeddings.json").is_file()
     assert verify_bundle(tmp_path / "bundle") == json.loads(json.dumps(manifest))
     assert "canary" not in (tmp_path / "bundle" / "params.yaml").read_text()
     assert load_params(tmp_path / "bundle" / "params.yaml").index.url == "https://qdrant:6333/"

@@ -45,4 +45,4 @@ def embeddings(chunks: list[Chunk]) -> Embeddings:
     """Unit vectors in the plane, chunk i at i · 20 degrees: their order by any query is plain."""
     angles = np.radians(20.0 * np.arange(1, len(chunks) + 1))
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    return make_embeddings(chunks, vectors, "an encoder")
+    return make_embeddings([chunk.chunk_id for chunk in chunks], vectors, "an encoder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
@@ -13,7 +12,13 @@ from hypothesis import strategies as st
 
 from rag.errors import ModelError
 from rag.params import RetrieverParams
-from rag.retrieval.encoder import Encoder, FloatMatrix, token_batches, write_manifest
+from rag.retrieval.encoder import (
+    LENGTH_STEP,
+    Encoder,
+    FloatMatrix,
+    equal_length_batches,
+    token_batches,
+)
 
 TEXTS = [
     "The Petrel sails at 06:40.",
@@ -75,8 +80,9 @@ def test_a_prompt_stands_before_the_text_of_its_side(encoder: Encoder, cache: Pa
     np.testing.assert_allclose(prompted.encode(["dogs"], "passage"), plain, atol=1e-6)
     assert not np.allclose(expected, plain, atol=1e-2)
     counts: list[int] = []
-    prompted.encode(["dogs", "dogs"], "query", batch_tokens=8, progress=counts.append)
-    assert counts == [1, 1], "the prompt counts: two texts of five tokens are more than eight"
+    seven = "dogs " * 5  # with [CLS] and [SEP]; nine with the prompt, which are padded to sixteen
+    prompted.encode([seven, seven], "query", batch_tokens=16, progress=counts.append)
+    assert counts == [1, 1]
 
 
 def test_a_long_text_is_cut_where_the_params_say(encoder: Encoder, cache: Path) -> None:
@@ -114,49 +120,95 @@ def test_more_tokens_than_the_model_has_positions_are_refused(cache: Path) -> No
         Encoder(RetrieverParams(max_tokens=513), cache)
 
 
+def mixed_texts(seed: int = 5, count: int = 24) -> list[str]:
+    """Texts of 3 to about 60 tokens."""
+    generator = random.Random(seed)
+    words = ("ferry", "harbour", "ticket", "dog", "north", "06:40", "saloon", "charter", "渡輪")
+    return [" ".join(generator.choices(words, k=generator.randrange(1, 40))) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        RetrieverParams(),
+        RetrieverParams(precision="bfloat16"),
+        RetrieverParams(backend="openvino"),
+        RetrieverParams(backend="openvino", precision="bfloat16"),
+        RetrieverParams(backend="openvino", precision="int8"),
+    ],
+    ids=lambda params: f"{params.backend}-{params.precision}",
+)
+def test_a_vector_does_not_depend_on_its_batch_by_a_single_bit(
+    params: RetrieverParams, cache: Path
+) -> None:
+    if params.backend == "openvino":
+        pytest.importorskip("openvino", reason="needs the extra: pip install ragloop[openvino]")
+    encoder = Encoder(params, cache, device="cpu")
+    texts = mixed_texts()
+    together = encoder.encode(texts, "passage", batch_tokens=8192)
+    alone = np.concatenate([encoder.encode([text], "passage") for text in texts])
+    few = encoder.encode(texts[::-1], "passage", batch_tokens=200)[::-1]
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(together, few)
+
+
 class TestFingerprint:
     def test_is_the_same_for_the_same_params(self, encoder: Encoder, cache: Path) -> None:
-        assert Encoder(RetrieverParams(), cache).fingerprint == encoder.fingerprint
+        other = Encoder(RetrieverParams(), cache)
+        assert other.passage_fingerprint == encoder.passage_fingerprint
+        assert other.query_fingerprint == encoder.query_fingerprint
 
-    def test_changes_with_everything_that_changes_a_vector(
-        self, encoder: Encoder, cache: Path
-    ) -> None:
+    def test_changes_with_everything_that_changes_a_vector(self, cache: Path) -> None:
         changed = [
-            RetrieverParams(query_prompt="query: "),
-            RetrieverParams(passage_prompt="query: "),
+            RetrieverParams(),
             RetrieverParams(precision="bfloat16"),
+            RetrieverParams(backend="openvino"),
             RetrieverParams(max_tokens=255),
         ]
-        fingerprints = {Encoder(params, cache).fingerprint for params in changed}
-        assert len(fingerprints | {encoder.fingerprint}) == len(changed) + 1
+        encoders = [Encoder(params, cache) for params in changed]
+        assert len({one.passage_fingerprint for one in encoders}) == len(changed)
+        assert len({one.query_fingerprint for one in encoders}) == len(changed)
+
+    def test_a_prompt_belongs_to_its_side(self, encoder: Encoder, cache: Path) -> None:
+        """A new prompt for questions leaves the passages, and so the index, as they are."""
+        query = Encoder(RetrieverParams(query_prompt="query: "), cache)
+        assert query.query_fingerprint != encoder.query_fingerprint
+        assert query.passage_fingerprint == encoder.passage_fingerprint
+        passage = Encoder(RetrieverParams(passage_prompt="passage: "), cache)
+        assert passage.query_fingerprint == encoder.query_fingerprint
+        assert passage.passage_fingerprint != encoder.passage_fingerprint
 
     def test_does_not_change_with_where_it_runs_or_how_texts_are_batched(
         self, encoder: Encoder, cache: Path
     ) -> None:
         other = Encoder(RetrieverParams(), cache, device="meta")
         encoder.encode(TEXTS[:2], "query", batch_tokens=16)
-        assert other.fingerprint == encoder.fingerprint
+        assert other.passage_fingerprint == encoder.passage_fingerprint
 
-    def test_changes_with_the_weights_wherever_they_lie(
-        self, encoder: Encoder, cache: Path, tmp_path: Path
-    ) -> None:
+    def test_changes_with_the_weights_wherever_they_lie(self, cache: Path, tmp_path: Path) -> None:
         found = []
         for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
             folder = tmp_path / name
             folder.mkdir()
             (folder / "model.safetensors").write_bytes(content)
-            found.append(Encoder(RetrieverParams(model=str(folder)), cache).fingerprint)
+            found.append(Encoder(RetrieverParams(model=str(folder)), cache).passage_fingerprint)
         assert found[0] == found[1] != found[2]
 
 
-def test_the_manifest_pins_the_weights(tmp_path: Path, cache: Path) -> None:
-    write_manifest(tmp_path / "retriever", RetrieverParams(), cache)
-    assert json.loads((tmp_path / "retriever" / "retriever.json").read_text()) == {
-        "model": "bundled:minilm",
-        "revision": None,
-        "mode": "none",
-        "sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    }
+@given(st.lists(st.integers(1, 300)), st.integers(1, 1000))
+def test_equal_lengths_share_a_batch_within_the_budget(
+    lengths: list[int], batch_tokens: int
+) -> None:
+    batches = equal_length_batches(lengths, batch_tokens)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        [padded] = {-(-lengths[i] // LENGTH_STEP) for i in batch}
+        assert padded * LENGTH_STEP * len(batch) <= batch_tokens or len(batch) == 1
+
+
+def test_equal_lengths_worked_out_by_hand() -> None:
+    """3, 8 and 1 are padded to 8, of which two fit into 16; 9 and 16 to 16, one at a time."""
+    assert equal_length_batches([3, 9, 8, 16, 1], 16) == [[1], [3], [0, 2], [4]]
 
 
 @given(st.lists(st.integers(1, 300)), st.integers(1, 1000))

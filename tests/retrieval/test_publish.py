@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +15,15 @@ from rag.errors import IndexMismatchError
 from rag.params import IndexParams
 from rag.records import CHUNKS, Chunk, write_table
 from rag.retrieval.bm25 import Bm25Encoder
-from rag.retrieval.embeddings import Embeddings, write_embeddings
-from rag.retrieval.index import open_index, publish_index
+from rag.retrieval.embeddings import Embeddings, make_embeddings
+from rag.retrieval.index import Seal, build_plan, index_name, open_index, publish_index
 from rag.retrieval.index_edge import EdgeIndex
+
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = IndexParams(upsert_batch=2)
+REBUILD = "run: ragloop index rebuild"
 Harm = Callable[[Path], None]
 
 
@@ -29,29 +31,22 @@ Harm = Callable[[Path], None]
 def published(tmp_path: Path, embeddings: Embeddings, chunks: list[Chunk]) -> Path:
     """The folder of indexes, with that of the five chunks in it."""
     folder = tmp_path / "index"
-    assert publish_index(PARAMS, folder, embeddings, chunks) == embeddings.fingerprint
+    name = publish_index(PARAMS, folder, embeddings, [chunks])
+    assert name == index_name(PARAMS, embeddings.facts)
     return folder
 
 
 def shard(folder: Path, embeddings: Embeddings) -> Path:
-    return folder / embeddings.fingerprint[:16]
-
-
-def states(folder: Path) -> dict[str, tuple[int, int]]:
-    return {
-        str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns)
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    return folder / index_name(PARAMS, embeddings.facts)
 
 
 def assert_good(folder: Path, embeddings: Embeddings) -> None:
     """The index answers as numpy does, and nothing else lies beside it."""
-    index = open_index(PARAMS, folder, embeddings)
+    index = open_index(PARAMS, folder, embeddings.facts)
     found = index.search_dense(embeddings.vectors, 1)
     index.close()
-    assert [hits[0][0] for hits in found] == list(embeddings.ids)
-    assert [path.name for path in folder.iterdir()] == [embeddings.fingerprint[:16]]
+    assert [int(hits[0][0], 16) for hits in found] == embeddings.ids.tolist()
+    assert [path.name for path in folder.iterdir()] == [index_name(PARAMS, embeddings.facts)]
 
 
 def test_a_published_index_is_found_and_named_after_its_fingerprint(
@@ -65,7 +60,7 @@ def test_publishing_again_and_reading_change_no_file(
 ) -> None:
     before = {path: path.read_bytes() for path in published.rglob("*") if path.is_file()}
     assert_good(published, embeddings)
-    publish_index(PARAMS, published, embeddings, chunks)
+    publish_index(PARAMS, published, embeddings, [chunks])
     after = {path: path.read_bytes() for path in published.rglob("*") if path.is_file()}
     assert after == before
 
@@ -73,11 +68,13 @@ def test_publishing_again_and_reading_change_no_file(
 def test_other_vectors_are_another_index(
     published: Path, embeddings: Embeddings, chunks: list[Chunk]
 ) -> None:
-    other = replace(embeddings, fingerprint="f" * 64)
-    publish_index(PARAMS, published, other, chunks)
+    other = make_embeddings(
+        [chunk.chunk_id for chunk in chunks], embeddings.vectors, "another encoder"
+    )
+    publish_index(PARAMS, published, other, [chunks])
     assert len(list(published.iterdir())) == 2
-    open_index(PARAMS, published, embeddings).close()
-    open_index(PARAMS, published, other).close()
+    open_index(PARAMS, published, embeddings.facts).close()
+    open_index(PARAMS, published, other.facts).close()
 
 
 def one_segment(folder: Path) -> Path:
@@ -105,17 +102,22 @@ def test_a_missing_or_partial_index_is_refused_and_built_again(
     published: Path, embeddings: Embeddings, chunks: list[Chunk], harm: Harm
 ) -> None:
     harm(shard(published, embeddings))
-    with pytest.raises(IndexMismatchError, match="is missing or incomplete; run: ragloop run"):
-        open_index(PARAMS, published, embeddings)
-    publish_index(PARAMS, published, embeddings, chunks)
+    with pytest.raises(IndexMismatchError, match=f"is missing or incomplete; {REBUILD}"):
+        open_index(PARAMS, published, embeddings.facts)
+    publish_index(PARAMS, published, embeddings, [chunks])
     assert_good(published, embeddings)
 
 
-def build(folder: Path, ids: Sequence[str], vectors: np.ndarray, fingerprint: str) -> None:
-    index = EdgeIndex(folder)
-    index.create(2)
-    index.upsert(ids, vectors, [Bm25Encoder(1.0).passage("ferry")] * len(ids))
-    index.seal(fingerprint)
+def build(
+    folder: Path, ids: np.ndarray, vectors: np.ndarray, embeddings: Embeddings, fingerprint: str
+) -> None:
+    """An index with a seal that the points may belie."""
+    plan = replace(build_plan(PARAMS, embeddings.facts), fingerprint=fingerprint)
+    index = EdgeIndex(folder, PARAMS)
+    index.begin(plan)
+    index.upsert(ids, vectors, [Bm25Encoder(1.0).passage("ferry")] * len(ids), [{}] * len(ids))
+    index.finish()
+    index.seal(Seal(plan.to_json(), 1.0, None))
     index.close()
 
 
@@ -123,129 +125,116 @@ def test_a_foreign_index_is_refused(
     tmp_path: Path, embeddings: Embeddings, chunks: list[Chunk]
 ) -> None:
     """Same name, other fingerprint: a folder that was renamed by hand."""
-    build(shard(tmp_path, embeddings), embeddings.ids, embeddings.vectors, "f" * 64)
-    with pytest.raises(IndexMismatchError, match="holds ffffffffffffffff; run: ragloop run"):
-        open_index(PARAMS, tmp_path, embeddings)
-    publish_index(PARAMS, tmp_path, embeddings, chunks)
+    folder = shard(tmp_path, embeddings)
+    build(folder, embeddings.ids, embeddings.vectors, embeddings, "f" * 64)
+    with pytest.raises(IndexMismatchError, match=rf"holds the vectors f{{16}} .*; {REBUILD}$"):
+        open_index(PARAMS, tmp_path, embeddings.facts)
+    publish_index(PARAMS, tmp_path, embeddings, [chunks])
     assert_good(tmp_path, embeddings)
 
 
 @pytest.mark.parametrize("count", [0, 4])
-def test_an_index_with_fewer_points_is_refused(
+def test_an_index_with_fewer_points_is_refused_until_it_is_rebuilt(
     tmp_path: Path, embeddings: Embeddings, chunks: list[Chunk], count: int
 ) -> None:
     folder = shard(tmp_path, embeddings)
-    build(folder, embeddings.ids[:count], embeddings.vectors[:count], embeddings.fingerprint)
-    message = f"{folder} holds {count} points, expected 5; delete it and run: ragloop run"
+    ids, vectors = embeddings.ids[:count], embeddings.vectors[:count]
+    build(folder, ids, vectors, embeddings, embeddings.facts.fingerprint)
+    message = f"{folder} holds {count} points, expected 5; {REBUILD}"
     with pytest.raises(IndexMismatchError, match=message):
-        open_index(PARAMS, tmp_path, embeddings)
+        open_index(PARAMS, tmp_path, embeddings.facts)
     with pytest.raises(IndexMismatchError, match=message):
-        publish_index(PARAMS, tmp_path, embeddings, chunks)
+        publish_index(PARAMS, tmp_path, embeddings, [chunks])
+    publish_index(PARAMS, tmp_path, embeddings, [chunks], rebuild=True)
+    assert_good(tmp_path, embeddings)
 
 
 def test_an_index_of_other_vectors_is_refused(tmp_path: Path, embeddings: Embeddings) -> None:
     """As many points under the same ids: only a canary can tell."""
     folder = shard(tmp_path, embeddings)
     turned = embeddings.vectors[:, ::-1].copy()
-    build(folder, embeddings.ids, turned, embeddings.fingerprint)
-    with pytest.raises(IndexMismatchError, match=r"canary 0{15}1 differs.*delete it and run: rag"):
-        open_index(PARAMS, tmp_path, embeddings)
+    build(folder, embeddings.ids, turned, embeddings, embeddings.facts.fingerprint)
+    with pytest.raises(IndexMismatchError, match=rf"canary 0{{15}}1 differs.*; {REBUILD}"):
+        open_index(PARAMS, tmp_path, embeddings.facts)
 
 
-def test_a_build_that_was_killed_does_not_disturb_the_next(
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda chunks: chunks[::-1], "chunks and embeddings differ after 0 rows"),
+        (lambda chunks: chunks[:4], "4 chunks, but embeddings of 5"),
+        (lambda chunks: [*chunks, replace(chunks[0], chunk_id="f" * 16)], "differ after 5 rows"),
+    ],
+    ids=["another order", "one less", "one more"],
+)
+def test_chunks_of_another_run_are_refused(
+    tmp_path: Path,
+    embeddings: Embeddings,
+    chunks: list[Chunk],
+    change: Callable[[list[Chunk]], list[Chunk]],
+    message: str,
+) -> None:
+    with pytest.raises(IndexMismatchError, match=f"{message}.*; run: dvc repro embed"):
+        publish_index(IndexParams(upsert_batch=5), tmp_path, embeddings, [change(chunks)])
+    publish_index(PARAMS, tmp_path, embeddings, [chunks])
+    assert_good(tmp_path, embeddings)
+
+
+def test_an_iterator_is_refused_before_anything_is_built(
     tmp_path: Path, embeddings: Embeddings, chunks: list[Chunk]
 ) -> None:
-    """What a process that is no more left behind is taken away, a living one's is not."""
-    finished = subprocess.Popen([sys.executable, "-c", ""])
-    finished.wait()
-    name = embeddings.fingerprint[:16]
-    dead = tmp_path / f"{name}.{finished.pid}.tmp"
-    living = tmp_path / f"{name}.1.tmp"
-    for folder in (dead, living):
-        folder.mkdir()
-        (folder / "half").write_text("built")
-    publish_index(PARAMS, tmp_path, embeddings, chunks)
-    assert not dead.exists()
-    assert (living / "half").read_text() == "built"
-    open_index(PARAMS, tmp_path, embeddings).close()
+    with pytest.raises(TypeError, match="read twice"):
+        publish_index(PARAMS, tmp_path / "index", embeddings, iter([chunks]))
+    assert not list((tmp_path / "index").glob("*.tmp"))
 
 
-def start(code: str, folder: Path, count: int) -> list[tuple[int, str]]:
-    """Exit code and output of `count` processes that begin together."""
-    prelude = f"""
-import sys, time
-from pathlib import Path
-import qdrant_edge
-from rag.params import IndexParams
-from rag.records import read_chunks
-from rag.retrieval.embeddings import read_embeddings
-from rag.retrieval.index import open_index, publish_index
-folder = Path({str(folder)!r})
-embeddings, chunks = read_embeddings(folder / "embed"), read_chunks(folder / "chunks.parquet")
-params = IndexParams()
-print("ready", flush=True)
-sys.stdin.readline()
-"""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", prelude + code],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for _ in range(count)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n", process.communicate()[0]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
-    return [(process.returncode, out) for process, out in zip(processes, outputs, strict=True)]
-
-
-@pytest.fixture
-def on_disk(tmp_path: Path, embeddings: Embeddings, chunks: list[Chunk]) -> Path:
-    write_embeddings(embeddings, tmp_path / "embed")
+def test_a_file_and_batches_in_memory_give_the_same_scores(
+    tmp_path: Path, embeddings: Embeddings, chunks: list[Chunk]
+) -> None:
+    """The mean length of BM25 is measured on the same texts in both."""
     write_table(chunks, CHUNKS, tmp_path / "chunks.parquet")
-    return tmp_path
+    query = [Bm25Encoder(1.0).query("petrel ferry gull")]
+    found = []
+    for folder, source in (("a", [chunks[:2], chunks[2:]]), ("b", tmp_path / "chunks.parquet")):
+        publish_index(PARAMS, tmp_path / folder, embeddings, source)  # type: ignore[arg-type]
+        index = open_index(PARAMS, tmp_path / folder, embeddings.facts)
+        seal = index.sealed()
+        assert seal is not None
+        assert (seal.average_length, seal.recall) == (2.4, None)
+        found.append(index.search_bm25(query, 5))
+        index.close()
+    assert found[0] == found[1]
 
 
-@pytest.mark.integration
-def test_several_processes_read_one_index_at_the_same_time(
-    on_disk: Path, embeddings: Embeddings, chunks: list[Chunk]
+@pytest.mark.parametrize(
+    ("how", "shown"),
+    [
+        ({"search": "hnsw"}, "hnsw"),
+        ({"quantization": "scalar", "oversampling": 2.0}, "exact, scalar, rescored x2"),
+    ],
+)
+def test_what_a_search_that_is_not_exact_loses_is_said(
+    tmp_path: Path, embeddings: Embeddings, chunks: list[Chunk], how: dict[str, Any], shown: str
 ) -> None:
-    """Each keeps it open until all have it open."""
-    publish_index(PARAMS, on_disk / "index", embeddings, chunks)
-    code = """
-import os
-index = open_index(params, folder / "index", embeddings)
-(folder / f"open-{os.getpid()}").touch()
-deadline = time.monotonic() + 30
-while len(list(folder.glob("open-*"))) < 3 and time.monotonic() < deadline:
-    time.sleep(0.01)
-print(len(list(folder.glob("open-*"))), [hits[0][0][-1] for hits in
-      index.search_dense(embeddings.vectors, 1)])
-index.close()
-"""
-    assert start(code, on_disk, 3) == [(0, "3 ['1', '2', '3', '4', '5']\n")] * 3
-    assert_good(on_disk / "index", embeddings)
+    lines: list[str] = []
+    params = IndexParams(**how)
+    publish_index(params, tmp_path, embeddings, [chunks], say=lines.append)
+    assert lines == [
+        f"index search ({shown}) finds 100.0 % of the 10 nearest passages: "
+        "0.0 points are lost against exact search"
+    ]
+    index = open_index(params, tmp_path, embeddings.facts)
+    seal = index.sealed()
+    index.close()
+    assert seal is not None
+    assert seal.recall == 1.0
 
 
-@pytest.mark.integration
-def test_processes_that_publish_at_once_leave_one_good_index(
-    on_disk: Path, embeddings: Embeddings
+def test_exact_search_has_nothing_to_say(
+    tmp_path: Path, embeddings: Embeddings, chunks: list[Chunk]
 ) -> None:
-    """Each opens what it published: no one may take away what another has put in place."""
-    code = """
-for _ in range(10):
-    publish_index(params, folder / "index", embeddings, chunks)
-    open_index(params, folder / "index", embeddings).close()
-print("published")
-"""
-    assert start(code, on_disk, 3) == [(0, "published\n")] * 3
-    assert_good(on_disk / "index", embeddings)
+    lines: list[str] = []
+    counts: list[int] = []
+    publish_index(PARAMS, tmp_path, embeddings, [chunks], say=lines.append, progress=counts.append)
+    assert lines == []
+    assert counts == [2, 2, 1]
