@@ -61,6 +61,14 @@ class RetrieverTrainingParams(LoopParams):
     lora: EncoderLoraParams | None = None
     dev_questions: Positive = 500
 
+    @model_validator(mode="after")
+    def _rounds_have_something_to_mine(self) -> RetrieverTrainingParams:
+        if self.mining_rounds > 1 and not self.hard_negatives:
+            raise ValueError(
+                f"mining_rounds ({self.mining_rounds}) above 1 needs hard_negatives >= 1, got 0"
+            )
+        return self
+
 
 class RetrieverParams(ModelReference):
     model: Annotated[str, Field(min_length=1)] = "bundled:minilm"

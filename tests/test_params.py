@@ -83,6 +83,22 @@ def test_params_are_frozen() -> None:
             "p: index: url 'http://q:6333' is only used by kind 'server', not by 'edge'",
         ),
         (
+            {"retriever": {"precision": "int8"}},
+            "p: retriever: precision 'int8' needs backend 'openvino', got 'torch'",
+        ),
+        (
+            {"retriever": {"training": {"mining_rounds": 2}}},
+            "p: retriever.training: mining_rounds (2) above 1 needs hard_negatives >= 1, got 0",
+        ),
+        (
+            {"embed": {"workers": 4}},
+            "p: embed: address and workers are only used by engine 'ray', not by 'local'",
+        ),
+        (
+            {"retrieve": {"rerank": {"model": "some/reranker", "passages": 60}}},
+            "p: retrieve: candidates (50) must be >= rerank.passages (60)",
+        ),
+        (
             {"reader": {"kind": "extractive"}},
             "p: reader: model bundled:smollm2-135m is a causal model; "
             "kind 'extractive' takes bundled:minilm",

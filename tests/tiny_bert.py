@@ -41,7 +41,7 @@ def write_tiny_bert(folder: Path, *, seed: int = 11) -> Path:
 def save_tiny_sentence_transformer(folder: Path, *, seed: int = 11) -> Path:
     """The same as a sentence-transformers model: mean pooling, vectors of length 1."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     bert = write_tiny_bert(folder.with_name(f"{folder.name}-bert-{seed}"), seed=seed)
     word = Transformer(str(bert))

@@ -135,7 +135,7 @@ class _Tuning:
         """
         queries = [example.question.text for example in self._data.train]
         bm25 = self._bm25(queries)
-        rounds = self._settings.mining_rounds if self._settings.hard_negatives else 1
+        rounds = self._settings.mining_rounds
         vectors, done, offset = self._vectors, None, 0
         for number in range(rounds):
             encoder = BiEncoder(self._params.retriever, self._weights, self._params.seed)

@@ -79,7 +79,9 @@ def test_mode_full_tunes_both_sides_with_the_same_weights(
     corpus: Callable[..., Artifacts], tuning: Callable[..., Params]
 ) -> None:
     artifacts = corpus()
-    settings = tuning("full", "retriever.training.mining_rounds=2")
+    settings = tuning(
+        "full", "retriever.training.hard_negatives=1", "retriever.training.mining_rounds=2"
+    )
     tune_retriever(settings, artifacts)
     found = report(artifacts)
     assert found["dev"]["after"]["mrr"] > found["dev"]["before"]["mrr"] + 20.0

@@ -61,6 +61,7 @@ def test_a_killed_stage_goes_on_and_ends_bit_for_bit_the_same(
         mode,
         "retriever.training.lora={rank: 4, alpha: 8, dropout: 0.2}",
         "retriever.training.mini_batch=4",
+        "retriever.training.hard_negatives=1",
         "retriever.training.mining_rounds=2",
     )
     whole, killed = corpus("whole"), corpus("killed")
