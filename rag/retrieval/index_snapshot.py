@@ -1,8 +1,8 @@
 """Snapshots: a sealed index as one file, and back; and the removal of indexes that nobody needs.
 
-The file is a tar archive. Its first member is a manifest with the build plan, and size and SHA-256
-of every other member, so a file that was cut, altered or made from other vectors is refused before
-anything is put in place.
+The file is a compressed tar archive. Its first member is a manifest with the build plan, and size
+and SHA-256 of every other member, so a file that was cut, altered or made from other vectors is
+refused before anything is put in place.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from io import BytesIO
@@ -61,7 +62,8 @@ def export_index(params: IndexParams, folder: Path, facts: EmbeddingFacts, file:
             "files": {name: _facts(source / name) for name in names},
         }
         text = json.dumps(manifest, indent=1).encode()
-        with tarfile.open(temporary, "w") as archive:
+        # The lightest compression: a small index is mostly pages that are still empty.
+        with tarfile.open(temporary, "w:gz", compresslevel=1) as archive:
             head = tarfile.TarInfo(_MANIFEST)
             head.size = len(text)
             archive.addfile(head, BytesIO(text))
@@ -128,7 +130,7 @@ def _contents(params: IndexParams, folder: Path, plan: BuildPlan) -> Iterator[Pa
 def _extract(file: Path, params: IndexParams, plan: BuildPlan, target: Path) -> None:
     target.mkdir()
     try:
-        with tarfile.open(file, "r:") as archive:
+        with tarfile.open(file, "r:*") as archive:
             manifest = _read_manifest(archive)
             _check_manifest(file, manifest, params, plan)
             left = dict(manifest["files"])
@@ -147,7 +149,15 @@ def _extract(file: Path, params: IndexParams, plan: BuildPlan, target: Path) -> 
                     raise ValueError(f"{member.name} differs from the manifest")
         if left:
             raise ValueError(f"{len(left)} files are missing")
-    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError) as error:
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        tarfile.TarError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise IndexMismatchError(
             f"{file} is no whole snapshot of an index ({reason}); "
