@@ -36,7 +36,7 @@ unit: .venv/.installed  ## the tests that take seconds
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not integration and not slow" $(ARGS)
 
 integration: .venv/.installed  ## the tests with real stores, servers and models
-	@.venv/bin/python -m pytest -q -m "integration and not slow" $(ARGS)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile -m "integration and not slow" $(ARGS)
 
 format: .venv/.installed  ## sort imports and format every file
 	@.venv/bin/ruff check --quiet --select I --fix .

@@ -1,6 +1,6 @@
 """What a corpus costs at 1 million, 100 million and 10 billion chunks: the tables of docs/scale.md.
 
-    python benchmarks/scale_cost.py --core-rate 55 --gpu-rate 10000
+    python benchmarks/scale_cost.py --core-rate 56 --gpu-rate 10000
 
 Everything is worked out from the rates and prices below. Rates are measured (the command that
 measures each is beside it) or marked as assumed; prices are assumptions of this project, in no
@@ -24,17 +24,17 @@ HOURS_A_MONTH = 730
 class Rates:
     """What the machine does. Each field is an option of the command line."""
 
-    core_rate: float = 55.0
+    core_rate: float = 56.0
     """Chunks a second a core encodes; benchmarks/encoding.py prints chunks/s of all cores."""
     gpu_rate: float = 10_000.0
     """Chunks a second a GPU encodes. Assumed."""
-    store_rate: float = 30_000.0
+    store_rate: float = 34_000.0
     """Chunks a second from chunks.parquet to data/embed; benchmarks/embed_scale.py, `embed`."""
-    publish_rate: float = 3_000.0
+    publish_rate: float = 3_900.0
     """Chunks a second into one index; benchmarks/embed_scale.py, `publish index`."""
     text_bytes: float = 500.0
     """A chunk in chunks.parquet, compressed."""
-    index_bytes: float = 4_400.0
+    index_bytes: float = 3_240.0
     """A chunk in the index on disk; benchmarks/embed_scale.py, `disk`."""
     embed_memory: float = 220.0
     """Bytes the embed stage holds for each chunk; benchmarks/embed_scale.py, `embed`."""
