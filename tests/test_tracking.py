@@ -150,6 +150,16 @@ def test_curves_grow_with_the_file(project: Artifacts, tmp_path: Path) -> None:
     assert curve(tracker, "dev/f1") == [(2, 61.0)]
 
 
+def test_the_retrievers_curve_is_a_group_of_its_own(project: Artifacts, tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"step":1,"loss":2.0}\n{"step":2,"dev_recall@1":61.0,"dev_mrr":70.0}\n')
+    tracker = open_run(project, "c4")
+    tracker.follow_history(path, "retriever/")
+    assert curve(tracker, "retriever/train/loss") == [(1, 2.0)]
+    assert curve(tracker, "retriever/dev/recall_at_1") == [(2, 61.0)]
+    assert curve(tracker, "train/loss") == []
+
+
 def test_a_resumed_run_repeats_no_step(project: Artifacts, tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     path.write_text('{"step":1,"loss":2.0}\n{"step":2,"loss":1.5}\n')

@@ -112,7 +112,8 @@ def model_card(
     parts = [
         run_note(metrics, decision),
         "### What it is",
-        f"Retriever `{retriever.model}`, reader `{reader.model}` ({reader.kind}), "
+        f"Retriever `{retriever.model}` (tuned: {retriever.mode}), "
+        f"reader `{reader.model}` ({reader.kind}), "
         f"{reader.passages} passage(s) in the prompt. Answers with evidence, or abstains.",
         f'`mlflow.pyfunc.load_model("models:/{params.release.name}@champion").predict(["..."])`',
         "### Limits",
