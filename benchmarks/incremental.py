@@ -117,7 +117,7 @@ def compare(
     bare = (change.stage - change.loading) / (first.stage - first.loading)
     print(
         f"\nediting 1 %: {change.encoded} chunks encoded of {changed} changed; the stage took "
-        f"{share:.1%} of the first run, {bare:.1%} without loading (at most {MOST_SHARE:.0%})"
+        f"{share:.1%} of the first run, {bare:.1%} without loading (aim: {MOST_SHARE:.0%})"
     )
     if change.encoded > changed or same.encoded or reader.encoded:
         failures.append("more was encoded than was changed")
