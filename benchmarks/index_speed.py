@@ -73,7 +73,7 @@ def print_ratios(rows: dict[str, dict[str, Any]]) -> None:
         if name.startswith("edge"):
             ratios = (row[key] / local[key] for key in ("rate", "single", "batch"))
             line = "upsert {:6.1f}   one query {:6.1f}   batch {:6.1f}".format(*ratios)
-            print(f"  {name:<14}{line}   recall {row['recall']:.4f}")
+            print(f"  {name:<18}{line}   recall {row['recall']:.4f}")
 
 
 def sync_seconds() -> float:
