@@ -30,16 +30,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from rag.artifacts import Artifacts, folder_bytes  # noqa: E402
-from rag.params import IndexParams, Params  # noqa: E402
-from rag.records import CHUNKS  # noqa: E402
-from rag.retrieval.embedding import embed_chunks  # noqa: E402
-from rag.retrieval.embeddings import read_embeddings, read_facts  # noqa: E402
-from rag.retrieval.encoder import FloatMatrix  # noqa: E402
-from rag.retrieval.index import open_index, publish_index  # noqa: E402
+from rag.artifacts import Artifacts, folder_bytes
+from rag.params import IndexParams, Params
+from rag.records import CHUNKS
+from rag.retrieval.embedding import embed_chunks
+from rag.retrieval.embeddings import read_embeddings, read_facts
+from rag.retrieval.encoder import FloatMatrix
+from rag.retrieval.index import open_index, publish_index
 
 DIMENSION = 384
 WORDS_A_CHUNK = 60

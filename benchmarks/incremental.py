@@ -25,13 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from rag.artifacts import Artifacts  # noqa: E402
-from rag.corpus.text import language_of  # noqa: E402
-from rag.params import Params, parse_params  # noqa: E402
-from rag.records import (  # noqa: E402
+from rag.artifacts import Artifacts
+from rag.corpus.text import language_of
+from rag.params import Params, parse_params
+from rag.records import (
     DOCUMENTS,
     QUESTIONS,
     Document,
@@ -39,9 +36,10 @@ from rag.records import (  # noqa: E402
     read_chunks,
     write_table,
 )
-from rag.stages import run_stage  # noqa: E402
-from rag.yaml_input import merge_overrides, read_yaml  # noqa: E402
+from rag.stages import run_stage
+from rag.yaml_input import merge_overrides, read_yaml
 
+ROOT = Path(__file__).resolve().parent.parent
 EDITED_SHARE = 0.01
 ADDED = " This paragraph was revised."
 MOST_SHARE = 0.03

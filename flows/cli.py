@@ -11,16 +11,13 @@ import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from flows.index_cli import index
 from flows.options import AsJson, Debug, print_json, project
 from rag.errors import InputError, RagError
-
-if TYPE_CHECKING:
-    pass
 
 MAX_PROBLEMS = 20
 
