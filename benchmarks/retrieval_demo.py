@@ -1,6 +1,7 @@
 """How well the demo's passages are found: dense, BM25 and hybrid search on dev and test questions.
 
     python benchmarks/retrieval_demo.py
+    python benchmarks/retrieval_demo.py --set retriever.mode=query
 
 The stages run in a temporary folder, as params.yaml says; nothing of the checkout changes. A hit is
 a passage of the gold document that holds a gold answer. The hybrid's weight was chosen on dev, so
@@ -9,6 +10,7 @@ only its test row is an honest score.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from rag.artifacts import Artifacts
 from rag.evaluation.ranking import recall_at, reciprocal_rank
+from rag.finetune.retriever import REPORT
 from rag.params import Params, load_params
 from rag.reading.answerer import load_retriever
 from rag.records import Passage, Question, Split, read_questions
@@ -30,13 +33,17 @@ CUTOFFS = (1, 5, 20)
 
 
 def main() -> None:
-    """Prints one row for each split and search."""
-    params = load_params(ROOT / "params.yaml")
+    """Prints one row for each split and search, and before them what tuning came to."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    params = load_params(ROOT / "params.yaml", parser.parse_args().set)
     with tempfile.TemporaryDirectory() as folder:
         artifacts = Artifacts(Path(folder))
         shutil.copytree(Artifacts(ROOT).demo, artifacts.raw)
         for stage in STAGES:
             run_stage(stage, params, artifacts)
+        if params.retriever.mode != "none":
+            print((artifacts.query_encoder / REPORT).read_text(encoding="utf-8"))
         print_scores(params, artifacts)
 
 
