@@ -73,17 +73,24 @@ def print_answer(found: Mapping[str, Any]) -> None:
         console.print("[yellow]No answer[/]: the documents do not say it clearly enough. Closest:")
     else:
         console.print(f"[bold]{escape(found['answer'])}[/]", soft_wrap=True)
-    print_passages(found["evidence"])
+    print_passages(found["evidence"], shares=not found["abstained"])
 
 
-def print_passages(passages: Sequence[Mapping[str, Any]]) -> None:
-    """One passage a paragraph, with its document."""
+def print_passages(passages: Sequence[Mapping[str, Any]], *, shares: bool = False) -> None:
+    """One passage a paragraph, with its document, and with its share of the answer if it has one.
+
+    Where there is no answer, there is nothing to have a share of.
+    """
     from rich.markup import escape
+
+    from rag.release.answers import share_of_answer
 
     console = terminal.result_console()
     for passage in passages:
         place = f"{passage['rank']}. {passage['document_id']}"
-        console.print(f"\n[cyan]{escape(place)}[/] [dim]{passage['score']:.3f}[/]")
+        posterior = passage["posterior"] if shares else None
+        share = "" if posterior is None else f" [bold]{share_of_answer(posterior)}[/]"
+        console.print(f"\n[cyan]{escape(place)}[/] [dim]{passage['score']:.3f}[/]{share}")
         console.print(escape(passage["text"].strip()), soft_wrap=True)
 
 

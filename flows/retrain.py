@@ -12,6 +12,7 @@ DVC.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,7 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
 
     tags = lineage(artifacts, key=key, data_hash=data.data_hash)
     with _tracked(artifacts, params, key, tags) as tracker:
+        shutil.rmtree(artifacts.speed, ignore_errors=True)  # of the trainings of other runs
         for stage in STAGES:
             stages[stage.name](artifacts, tracker, force=force)
         tags["dvc_lock"] = pipeline_hash(artifacts)

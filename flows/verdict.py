@@ -34,8 +34,10 @@ _STYLES = {
 _TITLES = {
     "closed_book": "closed book",
     "zero_shot": "untuned",
+    "one_shot": "untuned, one example",
     "champion": "champion",
     "tuned": "tuned",
+    "oracle": "gold passage given",
 }
 
 

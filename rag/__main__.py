@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from importlib import import_module
 
 from rag.artifacts import Artifacts
 from rag.errors import InputError, RagError
-from rag.params import load_params
+from rag.finetune.workers import is_started_by_a_launcher, joined, launch, rank
+from rag.params import Params, load_params
 from rag.stages import STAGES, run_stage
+
+_TRAINING = ("train_retriever", "train_reader")
 
 
 def main(arguments: list[str]) -> int:
@@ -20,10 +24,8 @@ def main(arguments: list[str]) -> int:
         for stage in STAGES:
             print(f"  {stage.name:16} {stage.summary}", file=sys.stderr)
         return 2
-    _quiet_libraries()
-    artifacts = Artifacts.here()
     try:
-        run_stage(arguments[0], load_params(artifacts.params), artifacts)
+        run(arguments[0])
     except InputError as error:
         for problem in error.problems:
             print(f"{arguments[0]}: {problem}", file=sys.stderr)
@@ -34,12 +36,40 @@ def main(arguments: list[str]) -> int:
         print(f"{arguments[0]}: {error}", file=sys.stderr)
         return error.exit_code
     except FileNotFoundError as error:
+        missing = error.filename or error  # pyarrow names the file in its message alone
         print(
-            f"{arguments[0]}: {error.filename} is missing; run the stages before it: dvc repro",
+            f"{arguments[0]}: {missing} is missing; run the stages before it: dvc repro",
             file=sys.stderr,
         )
         return 1
     return 0
+
+
+def run(stage: str) -> None:
+    """Runs a stage here, or a training stage in as many processes as params say.
+
+    Where a launcher has started several of us, all train together and one does everything else.
+    """
+    _quiet_libraries()
+    artifacts = Artifacts.here()
+    params = load_params(artifacts.params)
+    processes = _training_processes(stage, params)
+    if processes > 1 and not is_started_by_a_launcher():
+        # By the name that it is imported by: a new process has another `__main__`.
+        launch(import_module("rag.__main__").run, stage, processes)
+    elif stage in _TRAINING:
+        with joined():
+            run_stage(stage, params, artifacts)
+    elif rank() == 0:
+        run_stage(stage, params, artifacts)
+
+
+def _training_processes(stage: str, params: Params) -> int:
+    if stage == "train_reader":
+        return params.reader.training.processes
+    if stage == "train_retriever" and params.retriever.mode != "none":
+        return params.retriever.training.processes
+    return 1
 
 
 def _quiet_libraries() -> None:

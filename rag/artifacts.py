@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STATE_FOLDER = ".ragloop"
+QUERY_ENCODER = "query_encoder"
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,11 @@ class Artifacts:
         return self.data / "models" / "reader"
 
     @property
+    def reader_query_encoder(self) -> Path:
+        """The query side that end-to-end training tuned, beside the reader it belongs to."""
+        return self.reader / QUERY_ENCODER
+
+    @property
     def history(self) -> Path:
         """Training curve, one JSON object a step, written as training goes."""
         return self.reader / "history.jsonl"
@@ -141,6 +147,11 @@ class Artifacts:
     @property
     def checkpoints(self) -> Path:
         return self.state / "checkpoints"
+
+    @property
+    def speed(self) -> Path:
+        """How fast stages trained, one JSON file a stage: of this machine, so no output."""
+        return self.state / "speed"
 
     @property
     def ledger(self) -> Path:

@@ -16,6 +16,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from rag.errors import ParamsError
 from rag.problem_lines import describe_errors
+from rag.reader_params import (
+    EndToEndParams,
+    LoraParams,
+    ReaderFusion,
+    ReaderKind,
+    ReaderParams,
+    TrainingParams,
+)
 from rag.retrieval_params import (
     EmbedParams,
     EncoderLoraParams,
@@ -40,6 +48,7 @@ __all__ = [
     "Confidence",
     "EmbedParams",
     "EncoderLoraParams",
+    "EndToEndParams",
     "EvaluateParams",
     "GateParams",
     "HnswParams",
@@ -52,6 +61,8 @@ __all__ = [
     "Positive",
     "Precision",
     "PrepareParams",
+    "ReaderFusion",
+    "ReaderKind",
     "ReaderParams",
     "ReleaseParams",
     "RerankParams",
@@ -68,7 +79,7 @@ __all__ = [
 ]
 
 Confidence = Annotated[float, Field(gt=0.5, lt=1.0)]
-BaselineName = Literal["zero_shot", "closed_book"]
+BaselineName = Literal["zero_shot", "one_shot", "closed_book"]
 MetricName = Literal["exact_match", "f1", "bleu", "rougeL", "recall@1", "recall@5", "mrr"]
 
 
@@ -95,48 +106,12 @@ class ChunkParams(Section):
     overlap_sentences: Annotated[int, Field(ge=0, le=8)] = 1
 
 
-class LoraParams(Section):
-    rank: Annotated[int, Field(ge=1, le=512)] = 16
-    alpha: Annotated[int, Field(ge=1)] = 32
-    dropout: Share = 0.0
-    frozen_layers: Annotated[int, Field(ge=0)] = 15
-
-
-class TrainingParams(LoopParams):
-    epochs: Positive = 2
-    batch_tokens: Annotated[int, Field(ge=64)] = 768
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
-    warmup_share: Share = 0.06
-    evaluations: Annotated[int, Field(ge=1)] = 2
-    dev_questions: Positive = 150
-
-
-class ReaderParams(ModelReference):
-    kind: Literal["causal", "extractive"] = "causal"
-    model: Annotated[str, Field(min_length=1)] = "bundled:smollm2-135m"
-    passages: Annotated[int, Field(ge=1, le=32)] = 1
-    max_prompt_tokens: Annotated[int, Field(ge=64)] = 384
-    max_answer_tokens: Annotated[int, Field(ge=1, le=512)] = 24
-    batch_tokens: Annotated[int, Field(ge=64)] = 4096
-    abstain: float | Literal["auto"] | None = "auto"
-    lora: LoraParams = LoraParams()
-    training: TrainingParams = TrainingParams()
-
-    @model_validator(mode="after")
-    def _model_fits_kind(self) -> ReaderParams:
-        causal, encoder = "bundled:smollm2-135m", "bundled:minilm"
-        if self.kind == "extractive" and self.model == causal:
-            raise ValueError(f"model {causal} is a causal model; kind 'extractive' takes {encoder}")
-        if self.kind == "causal" and self.model == encoder:
-            raise ValueError(f"model {encoder} is an encoder; kind 'causal' takes {causal}")
-        return self
-
-
 class EvaluateParams(Section):
     baselines: Annotated[tuple[BaselineName, ...], Field(strict=False)] = (
         "zero_shot",
         "closed_book",
     )
+    oracle: bool = False
     resamples: Annotated[int, Field(ge=100)] = 10000
     confidence: Confidence = 0.95
 
@@ -205,15 +180,44 @@ class Params(Section):
                 f"chunk.max_chunk_tokens ({self.chunk.max_chunk_tokens}) must be <= "
                 f"retriever.max_tokens ({self.retriever.max_tokens}): the encoder would cut chunks"
             )
+        if self.reader.kind == "extractive" and "one_shot" in self.evaluate.baselines:
+            problems.append(
+                "evaluate.baselines: one_shot shows an example in the prompt, and reader.kind "
+                "'extractive' has no prompt"
+            )
+        if self.reader.end_to_end is not None:
+            problems += self._end_to_end_problems()
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _end_to_end_problems(self) -> list[str]:
+        """The gradient goes through the score that passages were ranked by, so it must be one."""
+        problems = []
+        if self.retrieve.fusion != "weighted":
+            problems.append(
+                f"reader.end_to_end needs retrieve.fusion 'weighted', got "
+                f"'{self.retrieve.fusion}': a rank has no gradient"
+            )
+        if self.retrieve.rerank.model is not None:
+            problems.append(
+                "reader.end_to_end does not go with retrieve.rerank: passages would be ranked by "
+                "a model that does not see the trained encoder"
+            )
+        if self.retrieve.top_k <= self.reader.passages:
+            problems.append(
+                f"reader.end_to_end needs retrieve.top_k ({self.retrieve.top_k}) above "
+                f"reader.passages ({self.reader.passages}): the trained encoder chooses among more"
+            )
+        return problems
 
     def models(self) -> list[tuple[str, str | None]]:
         """Name and revision of every model that a run loads."""
         rerank = self.retrieve.rerank
         found = [(self.retriever.model, self.retriever.revision)]
         found.append((self.reader.model, self.reader.revision))
+        if self.reader.decoder is not None:
+            found.append((self.reader.decoder, self.reader.decoder_revision))
         if rerank.model is not None:
             found.append((rerank.model, rerank.revision))
         return found

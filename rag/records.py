@@ -82,13 +82,17 @@ class Passage:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A passage that an answer was read from; `score` is what retrieval gave it."""
+    """A passage that an answer was read from; `score` is what retrieval gave it.
+
+    `posterior` is p(passage | question, answer), of a reader that weighs passages; else None.
+    """
 
     chunk_id: str
     document_id: str
     text: str
     score: float
     rank: int
+    posterior: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,14 @@ class Answer:
     evidence: tuple[Evidence, ...] = ()
 
 
-_PASSAGE_FIELDS = [
+#: `posterior` is null where the reader weighs no passages, or did not read this one.
+_EVIDENCE_FIELDS = [
     ("chunk_id", pa.string()),
     ("document_id", pa.string()),
     ("text", pa.string()),
     ("score", pa.float64()),
     ("rank", pa.int32()),
+    ("posterior", pa.float64()),
 ]
 
 DOCUMENTS = pa.schema(
@@ -175,7 +181,7 @@ PREDICTIONS = pa.schema(
         ("prediction", pa.string()),
         ("score", pa.float64()),
         ("abstained", pa.bool_()),
-        ("evidence", pa.list_(pa.struct(_PASSAGE_FIELDS))),
+        ("evidence", pa.list_(pa.struct(_EVIDENCE_FIELDS))),
         ("exact_match", pa.float64()),
         ("f1", pa.float64()),
         ("rougeL", pa.float64()),

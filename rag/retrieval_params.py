@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -33,10 +33,28 @@ class LoopParams(Section):
     warmup_share: Share
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    batches_per_step: Positive = 1
     precision: Precision = "bfloat16"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    processes: Positive = 1
+    shard_weights: bool = False
     evaluations: Annotated[int, Field(ge=1)]
     patience: Positive | None = None
+    checkpoint_minutes: Annotated[float, Field(gt=0.0)] | None = 10.0
     max_minutes: Annotated[float, Field(gt=0.0)] | None = None
+
+    @model_validator(mode="after")
+    def _processes_share_a_step(self) -> Self:
+        if self.batches_per_step % self.processes:
+            raise ValueError(
+                f"batches_per_step ({self.batches_per_step}) must be a multiple of processes "
+                f"({self.processes}): each takes as many batches of a step as the others"
+            )
+        if self.shard_weights and self.processes == 1:
+            raise ValueError("shard_weights divides the weights between processes, got processes 1")
+        return self
 
 
 class EncoderLoraParams(Section):

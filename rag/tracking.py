@@ -182,6 +182,9 @@ class RunTracker:
                     name = metric_name(system, f"{metric}{suffix}")
                     if known.get(name) != ends[end]:
                         values.append((name, float(ends[end]), 0))
+        for path in sorted(artifacts.speed.glob("*.json")):
+            for name, value in json.loads(path.read_text(encoding="utf-8")).items():
+                values.append((metric_name("speed", path.stem, name), float(value), 0))
         self._log_metrics(values)
         for path in (artifacts.metrics, artifacts.report, artifacts.predictions):
             self._client.log_artifact(self.run_id, str(path))

@@ -54,7 +54,16 @@ def test_params_are_frozen() -> None:
         ),
         (
             {"evaluate": {"baselines": ["oracle"]}},
-            "p: evaluate.baselines.0: Input should be 'zero_shot' or 'closed_book', got 'oracle'",
+            "p: evaluate.baselines.0: Input should be 'zero_shot', 'one_shot' or 'closed_book', "
+            "got 'oracle'",
+        ),
+        (
+            {
+                "reader": {"kind": "extractive", "model": "bundled:minilm", "fusion": "joint"},
+                "evaluate": {"baselines": ["zero_shot", "one_shot"]},
+            },
+            "p: evaluate.baselines: one_shot shows an example in the prompt, and reader.kind "
+            "'extractive' has no prompt",
         ),
         (
             {"retrieve": {"top_k": 60}},

@@ -82,7 +82,9 @@ def prediction(**values: Any) -> dict[str, Any]:
 
 def test_a_prediction_keeps_its_evidence_and_its_gaps(tmp_path: Path) -> None:
     evidence = {"chunk_id": "c", "document_id": "a", "text": "t", "score": 0.5, "rank": 1}
-    row = prediction(evidence=[evidence], slices={"kind": "n"}, **{"recall@1": 1.0, "mrr": None})
+    weighed, unread = {**evidence, "posterior": 0.25}, {**evidence, "posterior": None}
+    scores = {"recall@1": 1.0, "mrr": None}
+    row = prediction(evidence=[weighed, unread], slices={"kind": "n"}, **scores)
     records.write_table([row], records.PREDICTIONS, tmp_path / "predictions.parquet")
     assert records.read_table(tmp_path / "predictions.parquet").to_pylist() == [
         row | {"slices": '{"kind":"n"}'}

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rag.artifacts import Artifacts
 from rag.errors import DataError
 from rag.evaluation.plots import write_plots
 from rag.evaluation.report import render_report
+from rag.evaluation.report_data import ORACLE
 from rag.evaluation.scoring import prediction_rows, summarize
+from rag.finetune.examples import gold_passages
 from rag.finetune.retriever import REPORT
 from rag.params import Params
 from rag.progress import Advance, progress
 from rag.reading.answerer import QuestionAnswerer, System
-from rag.reading.prompts import PROMPT_VERSION
-from rag.reading.reader import read_manifest
-from rag.records import PREDICTIONS, Question, read_questions, read_table, write_table
+from rag.reading.reader import read_manifest, reading_facts
+from rag.records import (
+    PREDICTIONS,
+    Passage,
+    Question,
+    read_chunks,
+    read_questions,
+    read_table,
+    write_table,
+)
 from rag.retrieval.embeddings import read_facts
 from rag.retrieval.fusion import Fusion
 
@@ -30,11 +39,17 @@ def evaluate_systems(params: Params, artifacts: Artifacts) -> None:
     if not questions:
         raise DataError("no test questions: raise prepare.test_share or add documents")
     systems: list[System] = [TUNED, *params.evaluate.baselines]
+    gold: dict[str, Passage] = {}
+    if params.evaluate.oracle:
+        systems.append(ORACLE)
+        documents = {item.document_id for item in questions if item.document_id is not None}
+        gold = gold_passages(questions, read_chunks(artifacts.chunks, document_ids=documents))
     rows: list[dict[str, Any]] = []
     with progress("evaluate", len(systems) * len(questions)) as advance:
         for system in systems:
             answerer = QuestionAnswerer.load(artifacts, params, system)
-            rows += answer_questions(answerer, questions, system, advance)
+            given = gold if system == ORACLE else None
+            rows += answer_questions(answerer, questions, system, advance, gold=given)
             answerer.close()
     write_table(rows, PREDICTIONS, artifacts.predictions)
     predictions = read_table(artifacts.predictions)
@@ -57,12 +72,26 @@ def answer_questions(
     questions: Sequence[Question],
     system: str,
     advance: Advance | None = None,
+    *,
+    gold: Mapping[str, Passage] | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of `records.PREDICTIONS` for one system."""
-    responses = answerer.respond([question.text for question in questions], progress=advance)
+    """Rows of `records.PREDICTIONS` for one system.
+
+    For an oracle, `gold` has by question id the passage that is read instead of the retrieved ones;
+    its retrieval is not scored. A question without one is answered from what was retrieved.
+    """
+    given = {
+        place: [gold[question.question_id]]
+        for place, question in enumerate(questions)
+        if gold is not None and question.question_id in gold
+    }
+    texts = [question.text for question in questions]
+    responses = answerer.respond(texts, given=given, progress=advance)
     retrieved = None if system == "closed_book" else [list(item.passages) for item in responses]
     answers = [item.answer for item in responses]
-    return prediction_rows(system, questions, answers, retrieved=retrieved)
+    return prediction_rows(
+        system, questions, answers, retrieved=retrieved, score_retrieval=gold is None
+    )
 
 
 def read_history(artifacts: Artifacts) -> list[dict[str, Any]]:
@@ -84,10 +113,9 @@ def _facts(params: Params, artifacts: Artifacts) -> dict[str, str]:
             for language, rule in sorted(fusion.rules.items())
         ),
         "Reranker": params.retrieve.rerank.model or "none",
-        "Passages read": str(params.reader.passages),
+        **reading_facts(params.reader, manifest),
         "Best training step": f"{manifest['best_step']} of {manifest['steps']}",
         "Abstains below": "never" if threshold is None else f"{threshold:.3f} (log p per token)",
-        "Prompt version": PROMPT_VERSION,
         "Index fingerprint": read_facts(artifacts.embeddings).fingerprint[:16],
         "Seed": str(params.seed),
     }

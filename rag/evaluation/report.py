@@ -23,9 +23,22 @@ import pyarrow as pa
 from rag.errors import MetricError
 from rag.evaluation.charts import interval_bars, line_panel, stacked_bar
 from rag.evaluation.plots import curve
-from rag.evaluation.report_data import Row, outcome, question_data, rows_by_system
+from rag.evaluation.report_data import (
+    ORACLE,
+    Row,
+    baselines,
+    outcome,
+    question_data,
+    rows_by_system,
+)
 
-SYSTEMS = {"tuned": "Tuned", "zero_shot": "Untuned", "closed_book": "Closed book"}
+SYSTEMS = {
+    "tuned": "Tuned",
+    "zero_shot": "Untuned",
+    "one_shot": "One-shot",
+    "closed_book": "Closed book",
+    ORACLE: "Oracle",
+}
 METRICS = {
     "f1": "F1",
     "exact_match": "Exact match",
@@ -43,6 +56,7 @@ _OUTCOMES = {
     "abstained": "Abstained, though answerable",
 }
 _NOT_A_SCORE = "abstention_rate"
+_BOUND = " (upper bound)"
 
 
 def render_report(
@@ -54,8 +68,9 @@ def render_report(
     """The page as text.
 
     `predictions` is the table of `records.PREDICTIONS`, its first system the one that is judged and
-    the second its baseline; `metrics` is from `scoring.summarize`, `history` from history.jsonl;
-    `facts` are shown as they are. Raises MetricError when metrics and predictions do not agree.
+    the second its baseline, an oracle the last; `metrics` is from `scoring.summarize`, `history`
+    from history.jsonl; `facts` are shown as they are. Raises MetricError when metrics and
+    predictions do not agree.
     """
     systems = rows_by_system(predictions)
     if set(systems) != set(metrics["systems"]):
@@ -85,7 +100,7 @@ def render_report(
 
 
 def _headline(metrics: Mapping[str, Any], systems: Mapping[str, Sequence[Row]]) -> str:
-    judged, *others = systems
+    judged, others = next(iter(systems)), baselines(list(systems))
     own = metrics["systems"][judged]
     level = f"{100 * metrics['confidence']:g} % interval"
     sentence = f"{level} {_range(own['f1'])}."
@@ -118,13 +133,16 @@ def _headline(metrics: Mapping[str, Any], systems: Mapping[str, Sequence[Row]]) 
 
 
 def _comparison(metrics: Mapping[str, Any], systems: Sequence[str]) -> str:
-    judged, *others = systems
-    heads = [_system(name) for name in systems]
+    judged, others = systems[0], baselines(systems)
+    heads = [f"{_system(name)}{_BOUND if name == ORACLE else ''}" for name in systems]
     if others:
         heads.insert(2, f"Change on {_system(others[0]).lower()}")
     rows = []
     for metric in _metric_order(metrics["systems"][judged]):
-        cells = [_cell(metrics["systems"][name].get(metric)) for name in systems]
+        cells = [
+            _cell(metrics["systems"][name].get(metric), style="bound" if name == ORACLE else "")
+            for name in systems
+        ]
         if others:
             change = metrics["differences"][others[0]].get(metric)
             tone = "same" if change is None or metric == _NOT_A_SCORE else _tone(change)
@@ -150,13 +168,17 @@ def _bars(metrics: Mapping[str, Any], systems: Sequence[str]) -> str:
     blocks = []
     for metric in _metric_order(metrics["systems"][systems[0]]):
         bars = [
-            (_system(name), f"system-{min(place, 2)}", metrics["systems"][name][metric])
+            (_system(name), _bar_style(name, place), metrics["systems"][name][metric])
             for place, name in enumerate(systems)
             if metric in metrics["systems"][name]
         ]
         title = escape(METRICS.get(metric, metric))
         blocks.append(f'<div class="bars"><h3>{title}</h3>{interval_bars(bars)}</div>')
     return "".join(blocks)
+
+
+def _bar_style(system: str, place: int) -> str:
+    return "system-bound" if system == ORACLE else f"system-{min(place, 2)}"
 
 
 def _outcomes(systems: Mapping[str, Sequence[Row]]) -> str:

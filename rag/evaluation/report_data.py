@@ -1,15 +1,15 @@
 """What the report's table of questions shows, as plain data for its script.
 
-`{"systems": [names], "passages": [[document id, text], ...], "questions": [{...}, ...]}`. A passage
-that was found for several questions is stored once. Places of answers are found here, by the same
-rules that score them, and counted in UTF-16 units as the browser does.
+`{"systems": [names], "has_baseline": bool, "passages": [[document id, text], ...], "questions":
+[{...}, ...]}`. A passage that was found for several questions is stored once. Places of answers are
+found here, by the same rules that score them, and counted in UTF-16 units as the browser does.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -20,6 +20,8 @@ from rag.retrieval.relevance import is_relevant
 
 Row = Mapping[str, Any]
 
+#: The system that was given the gold passages: a bound, and no baseline. It comes last.
+ORACLE: Final = "oracle"
 _PASSAGES_SHOWN = 5
 
 
@@ -58,7 +60,9 @@ def question_data(systems: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
             index = passages.setdefault(passage["chunk_id"], len(texts))
             if index == len(texts):
                 texts.append([passage["document_id"], passage["text"]])
-            evidence.append(_evidence(index, passage, rows[0]))
+            # What was said instead of an answer has no source.
+            share = None if main["abstained"] else passage["posterior"]
+            evidence.append({**_evidence(index, passage, rows[0]), "share": share})
         questions.append(
             {
                 "id": rows[0]["question_id"],
@@ -78,7 +82,17 @@ def question_data(systems: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
                 "evidence": evidence,
             }
         )
-    return {"systems": list(systems), "passages": texts, "questions": questions}
+    return {
+        "systems": list(systems),
+        "has_baseline": bool(baselines(list(systems))),
+        "passages": texts,
+        "questions": questions,
+    }
+
+
+def baselines(systems: Sequence[str]) -> list[str]:
+    """What the first of these systems is compared with, in order."""
+    return [name for name in systems[1:] if name != ORACLE]
 
 
 def _evidence(index: int, passage: Row, row: Row) -> dict[str, Any]:

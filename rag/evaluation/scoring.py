@@ -46,14 +46,16 @@ def prediction_rows(
     *,
     retrieved: Mapping[str, Sequence[Passage]] | Sequence[Sequence[Passage]] | None,
     relevant: Relevance | None = None,
+    score_retrieval: bool = True,
 ) -> list[dict[str, Any]]:
     """One row of `records.PREDICTIONS` for each question, in the order of the questions.
 
     `answers` and `retrieved` are keyed by question id, or are sequences as long as `questions` and
     in their order. `retrieved` is None for a system that does not retrieve; for others it holds at
     least five passages a question, best first, wherever the corpus has as many, or recall@5 is that
-    of fewer. Raises MetricError naming the questions that occur twice, or miss an answer, or whose
-    answer contradicts itself or is not finite.
+    of fewer. With `score_retrieval` false they are evidence alone, having been found by no search.
+    Evidence takes its posterior from that of the answer. Raises MetricError naming the questions
+    that occur twice, or miss an answer, or whose answer contradicts itself or is not finite.
     """
     judge = relevant or is_relevant
     ids = [question.question_id for question in questions]
@@ -65,6 +67,8 @@ def prediction_rows(
         answer = answer_of[question.question_id]
         passages = None if passages_of is None else passages_of[question.question_id]
         _check(system, question, answer, passages)
+        posterior = {item.chunk_id: item.posterior for item in answer.evidence}
+        scored = passages if score_retrieval else None
         accepted = question.answers if question.answerable else ()
         rows.append(
             {
@@ -79,11 +83,14 @@ def prediction_rows(
                 "prediction": answer.text,
                 "score": answer.score,
                 "abstained": answer.abstained,
-                "evidence": [_evidence(passage) for passage in passages or ()],
+                "evidence": [
+                    _evidence(passage, posterior.get(passage.chunk_id))
+                    for passage in passages or ()
+                ],
                 "exact_match": exact_match(answer.text, accepted),
                 "f1": token_f1(answer.text, accepted),
                 "rougeL": rouge(answer.text, accepted)["rougeL"],
-                **_retrieval_scores(question, passages, judge),
+                **_retrieval_scores(question, scored, judge),
             }
         )
     return rows
@@ -189,15 +196,19 @@ def _check(
     for passage in passages or ():
         if not math.isfinite(passage.score):
             raise MetricError(f"{where}: passage {passage.chunk_id} has score {passage.score}")
+    for item in answer.evidence:
+        if item.posterior is not None and not math.isfinite(item.posterior):
+            raise MetricError(f"{where}: passage {item.chunk_id} has posterior {item.posterior}")
 
 
-def _evidence(passage: Passage) -> dict[str, Any]:
+def _evidence(passage: Passage, posterior: float | None) -> dict[str, Any]:
     return {
         "chunk_id": passage.chunk_id,
         "document_id": passage.document_id,
         "text": passage.text,
         "score": passage.score,
         "rank": passage.rank,
+        "posterior": posterior,
     }
 
 

@@ -1,7 +1,7 @@
 """The state of a training run: enough to go on after a kill as if nothing had happened.
 
-    STEP.checkpoint.safetensors   tensors now and at their best, optimizer moments, generator
-    checkpoint.json               step, metrics, learning-rate schedule, the rows logged so far
+    STEP.checkpoint.safetensors   tensors now and at their best, optimizer moments, generators
+    checkpoint.json               step, metrics, the rows logged so far, the losses since the last
 
 Both are written aside and renamed, the JSON last: it is what makes a checkpoint valid. Tensors are
 kept as safetensors, so that nothing is unpickled.
@@ -16,6 +16,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag.finetune.sharding import placed, whole
+from rag.finetune.workers import World
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,11 +27,37 @@ TENSORS, FACTS = "checkpoint.safetensors", "checkpoint.json"
 
 
 @dataclass(frozen=True)
+class Tally:
+    """What was trained on; `loss` is summed over what `weight` counts."""
+
+    loss: float = 0.0
+    weight: float = 0.0
+    samples: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(a + b for a, b in zip(self.values(), other.values(), strict=True)))
+
+    def values(self) -> tuple[Any, ...]:
+        return tuple(vars(self).values())
+
+    @property
+    def padding_share(self) -> float | None:
+        """The share of tokens that were padding; None where tokens were not counted."""
+        return 1.0 - self.tokens / self.padded_tokens if self.padded_tokens else None
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """Progress so far; `best` is a copy of the tensors at the best dev evaluation."""
 
     step: int = 0
     rows: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    since_row: Tally = Tally()
+    """What was trained on since the last row with a loss."""
+    too_large: int | None = None
+    """Batches of this size did not fit into memory."""
     best_step: int = 0
     best_metrics: Mapping[str, float] = field(default_factory=dict)
     best: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -36,7 +65,7 @@ class Checkpoint:
     def record(self, row: Mapping[str, float], step: int, log: Log) -> Checkpoint:
         """Logs a row and remembers it, so that a resumed run has the whole curve."""
         log(row, step)
-        return replace(self, step=step, rows=(*self.rows, (step, dict(row))))
+        return replace(self, rows=(*self.rows, (step, dict(row))))
 
     def keep_best(
         self, parameters: Mapping[str, torch.nn.Parameter], metrics: Mapping[str, float], step: int
@@ -62,23 +91,22 @@ def save_checkpoint(
     state: Checkpoint,
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    workers: World,
 ) -> None:
-    """Writes a checkpoint into `folder`, replacing the one before; None saves nothing."""
+    """Writes a checkpoint into `folder`, replacing the one before; None saves nothing.
+
+    The main worker writes it, and every worker has to take part: weights may be sharded, and each
+    has a random number generator of its own.
+    """
     if folder is None:
         return
-    import torch
     from safetensors.torch import save_file
 
-    tensors = {f"model.{key}": value.detach().contiguous() for key, value in parameters.items()}
-    tensors |= {f"best.{key}": value.contiguous() for key, value in state.best.items()}
-    tensors |= random_state()
-    for key, parameter in parameters.items():
-        for name, value in optimizer.state[parameter].items():
-            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).contiguous()
+    tensors = _tensors(state, parameters, optimizer, workers)
+    if not workers.is_main:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     facts = asdict(replace(state, best={}))
-    facts["schedule_step"] = scheduler.last_epoch
     save_file(tensors, folder / f"{TENSORS}.tmp")
     os.replace(folder / f"{TENSORS}.tmp", folder / f"{state.step}.{TENSORS}")
     (folder / f"{FACTS}.tmp").write_text(json.dumps(facts), encoding="utf-8")
@@ -88,41 +116,78 @@ def save_checkpoint(
             old.unlink()
 
 
+def _tensors(
+    state: Checkpoint,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    workers: World,
+) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint; of workers other than the main one nothing is needed."""
+    import torch
+
+    named: list[tuple[str, torch.Tensor]] = [
+        (f"model.{key}", value) for key, value in parameters.items()
+    ]
+    named += [(f"best.{key}", value) for key, value in state.best.items()]
+    for key, parameter in parameters.items():
+        for name, value in optimizer.state[parameter].items():
+            named.append((f"optimizer.{key}.{name}", torch.as_tensor(value)))
+    tensors = {}
+    for name, value in named:
+        full = whole(value)
+        if workers.is_main:
+            tensors[name] = full.contiguous()
+    for number, states in enumerate(workers.gathered(random_state())):
+        tensors |= {_of_worker(number, name): value for name, value in states.items()}
+    return tensors
+
+
 def load_checkpoint(
     folder: Path | None,
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    scheduler: Any,
     log: Log,
+    workers: World,
 ) -> Checkpoint:
     """Restores everything from `folder` and logs its rows again; an empty state where none is."""
-    if folder is None or not (folder / FACTS).is_file():
+    if folder is None or not workers.agreed((folder / FACTS).is_file()):
         return Checkpoint()
     import torch
     from safetensors.torch import load_file
 
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     tensors = load_file(folder / f"{facts['step']}.{TENSORS}")
+    fused = bool(optimizer.defaults.get("fused"))
     with torch.no_grad():
         for key, parameter in parameters.items():
-            parameter.copy_(tensors[f"model.{key}"])
+            parameter.copy_(placed(tensors[f"model.{key}"], parameter))
             prefix = f"optimizer.{key}."
             optimizer.state[parameter] = {
-                name.removeprefix(prefix): value.to(parameter.device) if value.ndim else value
+                # A count of steps stays on the CPU, unless it is read by the GPU's own kernel.
+                name.removeprefix(prefix): (
+                    placed(value, parameter)
+                    if value.ndim
+                    else value.to(parameter.device if fused else "cpu")
+                )
                 for name, value in tensors.items()
                 if name.startswith(prefix)
             }
-    set_random_state(tensors)
-    scheduler.last_epoch = facts.pop("schedule_step")
-    rates = [rate * scale(scheduler.last_epoch) for rate, scale in _rates(scheduler)]
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    scheduler._last_lr = rates
-    rows = tuple((step, row) for step, row in facts.pop("rows"))
+    own = {name: tensors.get(_of_worker(workers.rank, name)) for name in random_state()}
+    set_random_state({name: value for name, value in own.items() if value is not None})
+    rows = tuple((step, row) for step, row in facts["rows"])
     for step, row in rows:
         log(row, step)
-    best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
-    return Checkpoint(**{**facts, "rows": rows, "best": best})
+    best = {
+        key: placed(tensors[f"best.{key}"], parameter)
+        for key, parameter in parameters.items()
+        if f"best.{key}" in tensors
+    }
+    since_row = Tally(**facts["since_row"])
+    return Checkpoint(**{**facts, "rows": rows, "best": best, "since_row": since_row})
+
+
+def _of_worker(number: int, name: str) -> str:
+    return f"worker.{number}.{name}" if number else name
 
 
 def random_state() -> dict[str, torch.Tensor]:
@@ -140,11 +205,8 @@ def set_random_state(states: Mapping[str, torch.Tensor]) -> None:
     """Puts back what `random_state` gave; generators that it does not name stay as they are."""
     import torch
 
-    torch.set_rng_state(states["generator"])
+    if "generator" in states:
+        torch.set_rng_state(states["generator"])
     for name, state in states.items():
         if name.startswith("generator.cuda."):
             torch.cuda.set_rng_state(state, int(name.rsplit(".", 1)[1]))
-
-
-def _rates(scheduler: Any) -> list[tuple[float, Callable[[int], float]]]:
-    return list(zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True))

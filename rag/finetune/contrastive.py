@@ -21,6 +21,7 @@ from rag.finetune.bi_encoder import BiEncoder
 from rag.finetune.checkpoint import random_state, set_random_state
 from rag.finetune.negatives import Negatives, RetrievalExample, dense_candidates
 from rag.finetune.ranking import Ranking, rank_relevant
+from rag.finetune.trainable import Loss
 from rag.params import RetrieverTrainingParams
 from rag.retrieval.encoder import FloatMatrix
 
@@ -135,6 +136,12 @@ class ContrastiveTraining:
         self._negatives = negatives
         self._passages = passages
         self._dev = dev
+        self._mini_batch = params.mini_batch
+        self._tokens, self._padded_tokens = 0, 0
+        encoder.model.register_forward_pre_hook(self._count_tokens)
+        if params.gradient_checkpointing:
+            transformer: Any = encoder.model[0]
+            transformer.model.activation_checkpointing_enable()
         self._members: dict[int, list[int]] = {}
         for i, example in enumerate(examples):
             self._members.setdefault(example.gold, []).append(i)
@@ -151,6 +158,27 @@ class ContrastiveTraining:
     def train_mode(self, training: bool) -> None:
         self._encoder.train_mode(training)
 
+    def rates(self) -> Mapping[str, float]:
+        return {}
+
+    def models(self) -> Sequence[torch.nn.Module]:
+        return [self._encoder.model]
+
+    def size(self, batch: Sequence[int]) -> int:
+        """Texts that are encoded with gradient at the same time."""
+        return min(len(batch), self._mini_batch or len(batch))
+
+    def halves(self, batch: Sequence[int]) -> Sequence[Sequence[int]]:
+        """The whole batch again, in mini batches of half the size: its questions need each other.
+
+        That changes nothing else, because the gradients of mini batches are exact.
+        """
+        size = self.size(batch)
+        if size == 1:
+            return ()
+        self._mini_batch = (size + 1) // 2
+        return (batch,)
+
     def names(self, batch: Sequence[int]) -> list[str]:
         return [self._examples[i % len(self._examples)].question.question_id for i in batch]
 
@@ -162,7 +190,7 @@ class ContrastiveTraining:
         offset = epoch * len(self._examples)
         return [[offset + i for gold in group for i in self._members[gold]] for group in groups]
 
-    def loss(self, batch: Sequence[int]) -> torch.Tensor:
+    def loss(self, batch: Sequence[int]) -> Loss:
         epoch = batch[0] // len(self._examples)
         positions = [i % len(self._examples) for i in batch]
         examples = [self._examples[i] for i in positions]
@@ -186,7 +214,19 @@ class ContrastiveTraining:
                 queries, passages, targets, self._params.temperature, ignored=ignored
             )
 
-        return self._through(loss, [example.question.text for example in examples], rows)
+        before = self._tokens, self._padded_tokens
+        mean = self._through(loss, [example.question.text for example in examples], rows)
+        return Loss(
+            mean * len(examples),
+            len(examples),
+            tokens=self._tokens - before[0],
+            padded_tokens=self._padded_tokens - before[1],
+        )
+
+    def _count_tokens(self, _: Any, arguments: tuple[Mapping[str, torch.Tensor]]) -> None:
+        mask = arguments[0]["attention_mask"]
+        self._tokens += int(mask.sum())
+        self._padded_tokens += mask.numel()
 
     def _through(
         self,
@@ -197,7 +237,7 @@ class ContrastiveTraining:
         """The loss of these questions and passages, through parts that fit into memory."""
         import torch
 
-        size = self._params.mini_batch
+        size = self._mini_batch
         query_parts, query_order = self._parts(questions, "query", size or _GROUP)
         if self._passages.texts is None:
             frozen = torch.from_numpy(np.ascontiguousarray(self._passages.vectors[list(rows)]))

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
+
+import numpy as np
 
 from rag.artifacts import Artifacts
+from rag.finetune.end_to_end import EndToEndTraining, end_to_end_training
 from rag.finetune.examples import (
     ReadingExample,
     as_passage,
+    choose_examples,
     evenly,
     gold_passages,
     reading_examples,
 )
-from rag.finetune.history import training_log
+from rag.finetune.history import report_speed, training_log
 from rag.finetune.loop import Trainable, train
 from rag.finetune.stage_key import drop_checkpoints, stage_key
-from rag.params import Params
+from rag.finetune.workers import main_first, world
+from rag.params import Params, ReaderParams
 from rag.reading.abstention import AnswerScore, choose_threshold
-from rag.reading.prompts import PROMPT_VERSION
-from rag.reading.reader import write_manifest
+from rag.reading.answerer import load_encoder
+from rag.reading.marginal import calibrated_temperature
+from rag.reading.prompts import PROMPT_VERSION, Example
+from rag.reading.reader import load_reader, write_manifest
 from rag.records import (
     Answer,
     Passage,
@@ -29,6 +38,8 @@ from rag.records import (
     read_questions,
     read_table,
 )
+from rag.retrieval.embeddings import FACTS
+from rag.retrieval.relevance import has_gold, is_relevant
 from rag.weights import weights_digest
 
 
@@ -39,7 +50,10 @@ class ReaderTraining(Trainable, Protocol):
         """Answers as the reader stands now."""
 
     def save(self, folder: Path) -> None:
-        """Writes the tuned weights, as safetensors, below `folder`."""
+        """Writes the tuned weights, as safetensors, below `folder`; no more training after it."""
+
+    def serve(self, reader: Any) -> None:
+        """Answers with `reader` from here on: what was saved, loaded as it is served."""
 
 
 def tune_reader(params: Params, artifacts: Artifacts, *, scores: Mapping[str, AnswerScore]) -> None:
@@ -47,11 +61,13 @@ def tune_reader(params: Params, artifacts: Artifacts, *, scores: Mapping[str, An
 
     `scores` are the dev metrics (0 to 1 for one answer); the first one decides.
     """
-    training, dev = _training(params, artifacts, scores)
-    key = _stage_key(params, artifacts)
-    checkpoint = artifacts.checkpoints / key
-    drop_checkpoints(artifacts.checkpoints, kept=checkpoint)
-    artifacts.reader.mkdir(parents=True, exist_ok=True)
+    checkpoint = artifacts.checkpoints / _stage_key(params, artifacts)
+    with main_first():
+        data = reading_data(params, artifacts)
+        training = reader_training(params, artifacts, data, scores)
+        drop_checkpoints(artifacts.checkpoints, kept=checkpoint)
+        shutil.rmtree(artifacts.reader_query_encoder, ignore_errors=True)
+        artifacts.reader.mkdir(parents=True, exist_ok=True)
     with training_log(artifacts.history, "train_reader") as (log, tick):
         summary = train(
             training,
@@ -61,46 +77,131 @@ def tune_reader(params: Params, artifacts: Artifacts, *, scores: Mapping[str, An
             checkpoint=checkpoint,
             tick=tick,
         )
+    if not world().is_main:
+        return  # the main worker writes what came of it
+    report_speed("train_reader", summary.trained, summary.seconds, artifacts.speed)
+    facts = {
+        "kind": params.reader.kind,
+        "model": params.reader.model,
+        "revision": params.reader.revision,
+        "sha256": weights_digest(params.reader.model, params.reader.revision),
+        "export": "merged" if params.reader.lora is None else params.reader.export,
+        "quantize": params.reader.quantize,
+        "prompt_version": PROMPT_VERSION,
+        "prior_temperature": data.prior_temperature,
+        "examples": [asdict(example) for example in data.prompt_examples],
+        "best_step": summary.best_step,
+        "steps": summary.steps,
+        **({"end_to_end": training.facts()} if isinstance(training, EndToEndTraining) else {}),
+    }
     training.save(artifacts.reader)
+    dev = summary.best_metrics
+    if params.reader.export == "merged" or params.reader.quantize != "none":
+        # Rounded on its way, the reader that is served is not quite the one that was trained.
+        write_manifest(artifacts.reader, **facts)
+        training.serve(_load(params, artifacts, data, artifacts.reader))
+        dev = training.evaluate()
+    threshold = _threshold(params, training, data.dev, next(iter(scores.values())))
     write_manifest(
         artifacts.reader,
-        kind=params.reader.kind,
-        model=params.reader.model,
-        revision=params.reader.revision,
-        sha256=weights_digest(params.reader.model, params.reader.revision),
-        prompt_version=PROMPT_VERSION,
-        best_step=summary.best_step,
-        steps=summary.steps,
-        dev={name: round(value, 4) for name, value in summary.best_metrics.items()},
-        abstain_below=_threshold(params, training, dev, next(iter(scores.values()))),
+        **facts,
+        dev={name: round(value, 4) for name, value in dev.items()},
+        abstain_below=threshold,
     )
     drop_checkpoints(artifacts.checkpoints, kept=None)
 
 
-def _training(
-    params: Params, artifacts: Artifacts, scores: Mapping[str, AnswerScore]
-) -> tuple[ReaderTraining, list[ReadingExample]]:
+@dataclass(frozen=True)
+class ReadingData:
+    """What a reader is trained on, watched on, and shown in its prompts."""
+
+    train: Sequence[ReadingExample]
+    dev: Sequence[ReadingExample]
+    prompt_examples: Sequence[Example]
+    prior_temperature: float
+
+
+def reading_data(params: Params, artifacts: Artifacts) -> ReadingData:
+    """Train and dev questions with the passages that retrieval gave each.
+
+    As many as the reader reads; of end-to-end training all, for the encoder to choose among.
+    """
+    settings = params.reader
+    count = settings.passages if settings.end_to_end is None else params.retrieve.top_k
     questions = read_questions(artifacts.questions, "train")
     dev_questions = read_questions(artifacts.questions, "dev")
-    chunks = read_chunks(artifacts.chunks)
+    gold = gold_passages(questions, read_chunks(artifacts.chunks))
     passages = _contexts(artifacts)
-    count = params.reader.passages
-    examples = reading_examples(questions, passages, gold_passages(questions, chunks), count)
-    dev = evenly(
-        [_dev_example(question, passages, count) for question in dev_questions],
-        params.reader.training.dev_questions,
+    train_examples = reading_examples(
+        questions,
+        passages,
+        gold,
+        count,
+        withheld_share=settings.training.withheld_share,
+        seed=params.seed,
     )
-    if params.reader.kind == "causal":
-        from rag.finetune.causal import CausalReaderTraining
-        from rag.reading.causal import CausalReader
+    dev = [_dev_example(question, passages, count) for question in dev_questions]
+    return ReadingData(
+        train=train_examples,
+        dev=evenly(dev, settings.training.dev_questions),
+        prompt_examples=choose_examples(questions, gold, max(1, settings.examples), params.seed),
+        prior_temperature=prior_temperature(settings, dev),
+    )
 
-        causal = CausalReader(params.reader, artifacts.weights_cache, None)
-        return CausalReaderTraining(causal, params, examples, dev, scores), dev
-    from rag.finetune.extractive import ExtractiveReaderTraining
-    from rag.reading.extractive import ExtractiveReader
 
-    extractive = ExtractiveReader(params.reader, artifacts.weights_cache, None)
-    return ExtractiveReaderTraining(extractive, params, examples, dev, scores), dev
+def prior_temperature(settings: ReaderParams, dev: Sequence[ReadingExample]) -> float:
+    """The temperature of p(z|x) that params give, or the one calibrated on the dev questions.
+
+    Dev rather than train: a retriever tuned on the train questions is surer of them than it is
+    right.
+    """
+    if settings.prior_temperature != "auto":
+        return settings.prior_temperature
+    answerable = [example.question for example in dev if has_gold(example.question)]
+    read = [item.passages[: settings.passages] for item in dev if has_gold(item.question)]
+    return round(
+        calibrated_temperature(
+            [np.array([passage.score for passage in passages]) for passages in read],
+            [
+                np.array([is_relevant(p.text, p.document_id, question) for p in passages])
+                for question, passages in zip(answerable, read, strict=True)
+            ],
+        ),
+        6,
+    )
+
+
+def reader_training(
+    params: Params, artifacts: Artifacts, data: ReadingData, scores: Mapping[str, AnswerScore]
+) -> ReaderTraining:
+    """The untuned reader with everything it learns from, and the query encoder if it learns too."""
+    training: Any = _reader_alone(params, artifacts, data, scores)
+    if params.reader.end_to_end is None:
+        return cast(ReaderTraining, training)
+    return end_to_end_training(params, artifacts, training, data, scores)
+
+
+def _reader_alone(
+    params: Params, artifacts: Artifacts, data: ReadingData, scores: Mapping[str, AnswerScore]
+) -> Any:
+    reader = _load(params, artifacts, data, None)
+    if params.reader.kind == "extractive":
+        from rag.finetune.extractive import ExtractiveReaderTraining
+
+        return ExtractiveReaderTraining(reader, params, data.train, data.dev, scores)
+    from rag.finetune.generative import GenerativeReaderTraining
+
+    return GenerativeReaderTraining(reader, params, data.train, data.dev, scores)
+
+
+def _load(params: Params, artifacts: Artifacts, data: ReadingData, folder: Path | None) -> Any:
+    return load_reader(
+        params.reader,
+        artifacts.weights_cache,
+        folder,
+        prior_temperature=data.prior_temperature,
+        examples=data.prompt_examples[: params.reader.examples],
+    )
 
 
 def _contexts(artifacts: Artifacts) -> dict[str, list[Passage]]:
@@ -108,7 +209,8 @@ def _contexts(artifacts: Artifacts) -> dict[str, list[Passage]]:
     passages: dict[str, list[Passage]] = {}
     for row in read_table(artifacts.contexts).to_pylist():
         passage = as_passage(chunks[row["chunk_id"]], rank=row["rank"], score=row["score"])
-        passages.setdefault(row["question_id"], []).append(passage)
+        parts = {name: row[name] for name in ("dense_score", "bm25_score")}
+        passages.setdefault(row["question_id"], []).append(replace(passage, **parts))
     return passages
 
 
@@ -140,4 +242,8 @@ def _stage_key(params: Params, artifacts: Artifacts) -> str:
         "seed": params.seed,
         "weights": weights_digest(params.reader.model, params.reader.revision),
     }
-    return stage_key(settings, [artifacts.questions, artifacts.chunks, artifacts.contexts])
+    inputs = [artifacts.questions, artifacts.chunks, artifacts.contexts]
+    if params.reader.end_to_end is not None:
+        settings["query_encoder"] = load_encoder(artifacts, params).query_fingerprint
+        inputs += [artifacts.fusion, artifacts.embeddings / FACTS]
+    return stage_key(settings, inputs)

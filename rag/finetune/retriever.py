@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from rag.artifacts import Artifacts
+from rag.errors import ParamsError
 from rag.finetune.bi_encoder import BiEncoder, interpolate, movement
+from rag.finetune.checkpoint import Tally
 from rag.finetune.contrastive import ContrastiveTraining, DevQuestions, PassageSide
 from rag.finetune.forgetting import read_probe
-from rag.finetune.history import Tick, training_log
+from rag.finetune.history import Tick, report_speed, training_log
 from rag.finetune.loop import Log, TrainingSummary, train
 from rag.finetune.negatives import (
     Negatives,
@@ -34,6 +36,7 @@ from rag.finetune.negatives import (
 from rag.finetune.ranking import Ranking
 from rag.finetune.retrieval_data import CorpusTexts, RetrievalData, retrieval_data
 from rag.finetune.stage_key import drop_checkpoints, stage_key
+from rag.finetune.workers import main_first, world
 from rag.params import Params
 from rag.retrieval.encoder import TUNED, Encoder, FloatMatrix, write_manifest
 from rag.weights import Weights, resolve_weights, weights_digest
@@ -49,11 +52,20 @@ _SEARCHED = 20_000
 def tune_retriever(params: Params, artifacts: Artifacts) -> None:
     """Writes both sides of the retriever, and in modes `query` and `full` how training went."""
     settings = params.retriever
-    weights = resolve_weights(settings.model, settings.revision, artifacts.weights_cache)
-    for folder in (artifacts.passage_encoder, artifacts.query_encoder):
-        shutil.rmtree(folder / TUNED, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+    if settings.training.shard_weights:
+        raise ParamsError(
+            "retriever.training.shard_weights: its batches differ in their number of forward "
+            "passes, which sharded layers do not allow; an encoder fits into one GPU, so set it "
+            "to false"
+        )
+    with main_first():
+        weights = resolve_weights(settings.model, settings.revision, artifacts.weights_cache)
+        for folder in (artifacts.passage_encoder, artifacts.query_encoder):
+            shutil.rmtree(folder / TUNED, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
     is_tuned = settings.mode != "none" and _Tuning(params, artifacts, weights).run()
+    if not world().is_main:
+        return
     tuned_passages = is_tuned and settings.mode == "full"
     tuned_queries = is_tuned and settings.mode == "query"
     write_manifest(
@@ -74,6 +86,9 @@ class _Round:
     summary: TrainingSummary
     negatives: Negatives
     before: Ranking
+    trained: Tally
+    seconds: float
+    """Both of this round and those before it."""
 
 
 class _Tuning:
@@ -89,16 +104,21 @@ class _Tuning:
         self._both = params.retriever.mode == "full"
         self._data: RetrievalData = retrieval_data(artifacts, self._settings.dev_questions)
         self._texts = CorpusTexts(artifacts.chunks)
-        serving = Encoder(params.retriever, artifacts.weights_cache)
-        self._vectors: FloatMatrix = passage_vectors(params, artifacts, serving).vectors
+        with main_first():
+            serving = Encoder(params.retriever, artifacts.weights_cache)
+            self._vectors: FloatMatrix = passage_vectors(params, artifacts, serving).vectors
 
     def run(self) -> bool:
         """Trains, writes weights and report, and says whether tuned weights were kept."""
         checkpoint = self._artifacts.checkpoints / f"{_CHECKPOINT}{self._key()}"
-        drop_checkpoints(self._artifacts.checkpoints, kept=checkpoint, prefix=_CHECKPOINT)
+        with main_first():
+            drop_checkpoints(self._artifacts.checkpoints, kept=checkpoint, prefix=_CHECKPOINT)
         folder = self._artifacts.query_encoder
         with training_log(folder / HISTORY, "train_retriever") as (log, tick):
             done = self._rounds(checkpoint, log, tick)
+        if not world().is_main:
+            return False  # the main worker writes what came of it
+        report_speed("train_retriever", done.trained, done.seconds, self._artifacts.speed)
         probe = read_probe()
         original = BiEncoder(self._params.retriever, self._weights, self._params.seed)
         probe_before = probe.rank(original.encode, original.encode)
@@ -137,6 +157,7 @@ class _Tuning:
         bm25 = self._bm25(queries)
         rounds = self._settings.mining_rounds
         vectors, done, offset = self._vectors, None, 0
+        trained, seconds = Tally(), 0.0
         for number in range(rounds):
             encoder = BiEncoder(self._params.retriever, self._weights, self._params.seed)
             miner = encoder if done is None else done.encoder
@@ -162,7 +183,8 @@ class _Tuning:
                 start=training.metrics(before),
             )
             offset += summary.last_step
-            done = _Round(encoder, training, summary, negatives, before)
+            trained, seconds = trained + summary.trained, seconds + summary.seconds
+            done = _Round(encoder, training, summary, negatives, before, trained, seconds)
         assert done is not None
         return done
 

@@ -6,15 +6,23 @@ or over a release's folder, which have the same layout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from rag.artifacts import Artifacts
 from rag.corpus.text import language_of
 from rag.params import IndexParams, Params
 from rag.reading.abstention import checked
-from rag.reading.reader import Progress, Reader, load_reader, read_manifest
+from rag.reading.reader import (
+    Progress,
+    Reader,
+    load_reader,
+    manifest_examples,
+    manifest_temperature,
+    read_manifest,
+)
 from rag.records import Answer, Passage
 from rag.retrieval.embeddings import VECTORS, read_embeddings, read_facts
 from rag.retrieval.encoder import Encoder
@@ -24,7 +32,9 @@ from rag.retrieval.index_payload import Where
 from rag.retrieval.rerank import load_reranker
 from rag.retrieval.retriever import Retriever
 
-System = Literal["tuned", "zero_shot", "closed_book"]
+System = Literal["tuned", "zero_shot", "one_shot", "closed_book", "oracle"]
+#: Systems with the tuned reader, its threshold and its checks; the oracle is shown other passages.
+_TUNED: tuple[System, ...] = ("tuned", "oracle")
 _SHOWN_PASSAGES = 5
 
 
@@ -49,7 +59,7 @@ class QuestionAnswerer:
         threshold: float | None = None,
     ) -> None:
         self._retriever = retriever
-        self._reader = reader
+        self.reader = reader
         self._params = params
         self._checks = checks
         self._threshold = threshold
@@ -63,20 +73,47 @@ class QuestionAnswerer:
         *,
         index: IndexParams | None = None,
     ) -> QuestionAnswerer:
-        """Opens the tuned system or one of its baselines; the baselines answer unchecked."""
-        tuned = system == "tuned"
-        folder = artifacts.reader if tuned else None
-        reader = load_reader(params.reader, artifacts.weights_cache, folder)
-        retriever = None if system == "closed_book" else load_retriever(artifacts, params, index)
-        threshold = read_manifest(artifacts.reader)["abstain_below"] if tuned else None
+        """Opens the tuned system or one that it is compared with.
+
+        `zero_shot` and `one_shot` have the untuned reader and none or one worked example,
+        `closed_book` the untuned reader and no passages; these three answer unchecked. `oracle` is
+        the tuned system, to be asked with `respond(..., given=...)`.
+        """
+        tuned = system in _TUNED
+        manifest = read_manifest(artifacts.reader)
+        shown = params.reader.examples if tuned else int(system == "one_shot")
+        reader = load_reader(
+            params.reader,
+            artifacts.weights_cache,
+            artifacts.reader if tuned else None,
+            prior_temperature=manifest_temperature(manifest),
+            examples=manifest_examples(manifest, shown),
+        )
+        # Baselines are what the tuned system is compared with: they search as before the reader.
+        end_to_end = tuned and params.reader.end_to_end is not None
+        retriever = None
+        if system != "closed_book":
+            query_folder = artifacts.reader_query_encoder if end_to_end else None
+            retriever = load_retriever(artifacts, params, index, query_folder=query_folder)
+        threshold = manifest["abstain_below"] if tuned else None
         return cls(retriever, reader, params, checks=tuned, threshold=threshold)
 
     def respond(
-        self, questions: Sequence[str], *, progress: Progress | None = None
+        self,
+        questions: Sequence[str],
+        *,
+        given: Mapping[int, Sequence[Passage]] | None = None,
+        progress: Progress | None = None,
     ) -> list[Response]:
-        """Answers with everything that was retrieved, in the order of the questions."""
+        """Answers with everything that was retrieved, in the order of the questions.
+
+        `given` has, by the place of a question, the passages that are read in place of what
+        retrieval found.
+        """
         found = self.search(questions, max(self._params.reader.passages, _SHOWN_PASSAGES))
-        answers = self._reader.answer(questions, found, progress=progress)
+        for place, passages in (given or {}).items():
+            found[place] = list(passages)
+        answers = self.reader.answer(questions, found, progress=progress)
         if self._checks:
             answers = [checked(answer, self._threshold) for answer in answers]
         return [
@@ -97,15 +134,29 @@ class QuestionAnswerer:
         languages = [language_of(question) for question in questions]
         return self._retriever.search(questions, languages, limit, where)
 
+    def unchecked(self) -> QuestionAnswerer:
+        """The same system, which gives every answer that its reader gives."""
+        return QuestionAnswerer(self._retriever, self.reader, self._params, checks=False)
+
     def close(self) -> None:
         """Releases the index."""
         if self._retriever is not None:
             self._retriever.close()
 
 
-def load_encoder(artifacts: Artifacts, params: Params) -> Encoder:
-    """The encoder that train_retriever left; refuses one that params.yaml no longer names."""
-    return Encoder(params.retriever, artifacts.weights_cache, folder=artifacts.retriever)
+def load_encoder(
+    artifacts: Artifacts, params: Params, *, query_folder: Path | None = None
+) -> Encoder:
+    """The encoder that train_retriever left; refuses one that params.yaml no longer names.
+
+    `query_folder` has a query side that was tuned with the reader.
+    """
+    return Encoder(
+        params.retriever,
+        artifacts.weights_cache,
+        folder=artifacts.retriever,
+        query_folder=query_folder,
+    )
 
 
 def served_index(artifacts: Artifacts, params: Params) -> IndexParams:
@@ -123,10 +174,11 @@ def load_retriever(
     index: IndexParams | None = None,
     *,
     fusion: Fusion | None = None,
+    query_folder: Path | None = None,
 ) -> Retriever:
     """A retriever over the embeddings of this folder, in `served_index` unless `index` is given.
 
-    An index of this process is built when it is missing.
+    An index of this process is built when it is missing. `query_folder` is as in `load_encoder`.
     """
     if index is None:
         index = served_index(artifacts, params)
@@ -145,7 +197,7 @@ def load_retriever(
         fusion=chosen if fusion is None else None,
     )
     return Retriever(
-        load_encoder(artifacts, params),
+        load_encoder(artifacts, params, query_folder=query_folder),
         open_index(index, artifacts.index_folder, read_facts(artifacts.embeddings)),
         chosen,
         candidates=params.retrieve.candidates,

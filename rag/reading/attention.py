@@ -19,9 +19,11 @@ def attention_for(device: torch.device) -> str:
     """The attention implementation to load a model with."""
     if device.type != "cpu":
         return "sdpa"
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, _float32_attention)
+    # Without a mask of its own, an attention that transformers does not know sees padding.
+    AttentionMaskInterface.register(NAME, _float32_mask)
     return NAME
 
 
@@ -30,6 +32,19 @@ def additive(seen: torch.Tensor) -> torch.Tensor:
     import torch
 
     return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)
+
+
+def _float32_mask(*arguments: Any, **options: Any) -> torch.Tensor | None:
+    """The mask that a model makes itself, to be added to float32 scores."""
+    import torch
+    from transformers.masking_utils import sdpa_mask
+
+    seen = sdpa_mask(*arguments, **options)
+    if seen is None:
+        return None
+    # Finite, because a row of padding may see nothing at all.
+    lowest = torch.finfo(torch.float32).min
+    return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, lowest)
 
 
 def _float32_attention(

@@ -7,96 +7,144 @@ predicted; and questions about the same passages share one copy of them (`rag.re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rag.params import ReaderParams
 from rag.reading.attention import additive, attention_for
-from rag.reading.generation import generate
-from rag.reading.packing import Prompt, Row, pack, to_tensors
-from rag.reading.prompts import (
-    REFUSAL,
-    clean_answer,
-    is_refusal,
-    passages_part,
-    question_part,
-)
-from rag.reading.reader import Array, Progress, as_evidence
-from rag.records import Answer, Passage
-from rag.retrieval.encoder import token_batches
-from rag.weights import resolve_weights
+from rag.reading.generation import PackedSteps
+from rag.reading.generative import GenerativeReader, Source, TokenIds
+from rag.reading.packing import Cost, Packed, Prompt, Row, alike_lengths, pack, to_tensors
+from rag.reading.prompts import Example, conversation, flat
+from rag.reading.tuned import as_served, loading_precision, model_folder, serving_device
 
 if TYPE_CHECKING:
     import torch
 
-ADAPTER = "adapter"
 _MARK = "\x1d"
-#: Tokens of a packed row while answering. Attention looks over the whole row, so a long row of
-#: short questions costs more than it shares.
-_ROW_TOKENS = 1024
+#: Tokens of a packed row. Attention looks over the whole row, so a long row of short questions
+#: costs more than it shares.
+ROW_TOKENS = 1024
+#: Passages and questions whose tokens are remembered.
+_REMEMBERED = 16_384
+
+#: Rows as tensors -> the states (R, W, H) that the output matrix reads.
+States = Callable[[Sequence[Row], Packed], "torch.Tensor"]
 
 
-class CausalReader:
-    """Concatenates the passages of a question into one prompt."""
+class CausalReader(GenerativeReader):
+    """Concatenates the passages of a source into one prompt."""
 
-    def __init__(self, params: ReaderParams, cache: Path, folder: Path | None) -> None:
-        import torch
+    def __init__(
+        self,
+        params: ReaderParams,
+        cache: Path,
+        folder: Path | None,
+        *,
+        prior_temperature: float = 1.0,
+        examples: Sequence[Example] = (),
+    ) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.params = params
-        weights = resolve_weights(params.model, params.revision, cache)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.folder)
+        self.prior_temperature = prior_temperature
+        self._examples = tuple(examples)
+        source = model_folder(params, cache, folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(source)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = serving_device(params, folder)
+        # Trained as a whole, weights keep float32: steps are too small for bfloat16.
+        precision = params.training.precision if params.lora is not None else "float32"
         base: Any = AutoModelForCausalLM.from_pretrained(
-            weights.folder,
-            dtype=getattr(torch, params.training.precision),
+            source,
+            dtype=loading_precision(params, folder, precision),
             attn_implementation=attention_for(self.device),
             trust_remote_code=False,
         )
-        self.model: Any = base.to(self.device).eval()
-        if folder is not None:
-            from peft import PeftModel
+        self.model: Any = as_served(
+            base, params, folder, self.device, precision, tokenizers=[self.tokenizer]
+        )
+        #: What computes the states; training puts its own in place, which remembers some of them.
+        self.states: States = self._states
+        #: All rows in one forward pass, where passes have to be as many in every process.
+        self.in_one_pass = False
+        self.token_ids: Callable[[str], TokenIds] = lru_cache(_REMEMBERED)(self._ids)
+        self.prompt: Callable[[Source], Prompt] = lru_cache(_REMEMBERED)(self._prompt)
 
-            self.model = PeftModel.from_pretrained(self.model, str(folder / ADAPTER)).eval()
+    @property
+    def tokenizers(self) -> Mapping[str, Any]:
+        """What is written down beside the weights, by its folder below them."""
+        return {"": self.tokenizer}
+
+    @property
+    def end_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
 
     # prompts
 
-    def prompt(self, question: str, passages: Sequence[str]) -> Prompt:
-        """Token ids up to where the answer begins; the last passages are cut to fit."""
-        before, after = self._chat(passages_part(passages), question_part(question))
-        shared = self._ids(before)
-        own = self._ids(after)
+    def _prompt(self, source: Source) -> Prompt:
+        """Token ids up to where the answer begins; the last passages are cut to fit.
+
+        Worked examples come on top of `max_prompt_tokens`: they are a choice, not an accident.
+        """
+        before, shared, own = map(self.token_ids, self._parts(source))
         room = max(0, self.params.max_prompt_tokens - len(own))
-        return Prompt(tuple(shared[:room]), tuple(own))
+        return Prompt(before + shared[:room], own)
 
-    def _chat(self, passages: str, asked: str) -> tuple[str, str]:
-        """The chat as text, in two parts, divided where the question begins."""
-        content = passages + _MARK + asked
+    def _parts(self, source: Source) -> tuple[str, str, str]:
+        """The chat as text: what comes before the passages, these, and from the question on."""
+        talk = conversation(source.question, source.passages, self._examples)
         if self.tokenizer.chat_template is None:
-            rendered = f"{content}\nAnswer:"
-        else:
-            # An empty system message keeps the template from adding one of its own.
-            messages = [{"role": "system", "content": ""}, {"role": "user", "content": content}]
-            rendered = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False
-            )
-        before, _, after = rendered.partition(_MARK)
-        return before, after
+            shared, own = flat(talk)
+            before = shared.removesuffix(talk.shared)
+            return before, talk.shared, own
+        # An empty system message keeps the template from adding one of its own.
+        messages = [{"role": "system", "content": ""}]
+        for user, assistant in talk.turns:
+            messages += [
+                {"role": "user", "content": user},
+                {"role": "assistant", "content": assistant},
+            ]
+        content = _MARK + talk.shared + _MARK + talk.own
+        messages.append({"role": "user", "content": content})
+        rendered = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        before, shared, own = rendered.rsplit(_MARK, 2)
+        return before, shared, own
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+    def _ids(self, text: str) -> TokenIds:
+        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def answer_ids(self, answer: str) -> list[int]:
-        """Token ids of an answer and the end of the turn; an empty answer is the refusal."""
-        ids = self._ids(answer or REFUSAL)
-        return [*ids[: self.params.max_answer_tokens - 1], self.tokenizer.eos_token_id]
+    def cost(self, source: Source, answer: TokenIds = ()) -> Cost:
+        prompt = self.prompt(source)
+        return Cost(prompt.shared, len(prompt.shared), len(prompt.own) + len(answer))
 
     # likelihood
+
+    def token_log_probabilities(
+        self, sources: Sequence[Source], answers: Sequence[TokenIds]
+    ) -> list[torch.Tensor]:
+        prompts = [self.prompt(source) for source in sources]
+        rows = pack(prompts, answers, ROW_TOKENS)
+        found: list[torch.Tensor | None] = [None] * len(sources)
+        lengths_of_rows = [row.length for row in rows]
+        groups = [list(range(len(rows)))] if self.in_one_pass else alike_lengths(lengths_of_rows)
+        for group in groups:
+            chosen = [rows[r] for r in group]
+            lengths = [[len(answers[member]) for member in row.members] for row in chosen]
+            parts = iter(
+                self.answer_log_probabilities(chosen, lengths).split(
+                    [length for some in lengths for length in some]
+                )
+            )
+            for row in chosen:
+                for member in row.members:
+                    found[member] = next(parts)
+        return [tokens for tokens in found if tokens is not None]
 
     def answer_log_probabilities(
         self, rows: Sequence[Row], answer_lengths: Sequence[Sequence[int]]
@@ -108,7 +156,9 @@ class CausalReader:
         """
         import torch
 
-        packed = to_tensors(rows, self.tokenizer.pad_token_id, self.device)
+        packed = self.packed(rows)
+        self.tokens_read += sum(row.length for row in rows)
+        self.tokens_padded += packed.ids.numel()
         places: list[tuple[int, int]] = []
         targets: list[int] = []
         for r, (row, lengths) in enumerate(zip(rows, answer_lengths, strict=True)):
@@ -117,18 +167,26 @@ class CausalReader:
                 # The state at position t predicts the token at t + 1.
                 places += [(r, first - 1 + t) for t in range(count)]
                 targets += segment[len(segment) - count :]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
-            hidden = self.causal_model.model(
-                input_ids=packed.ids,
-                attention_mask=self.mask(packed.attention),
-                position_ids=packed.positions,
-                use_cache=False,
-            ).last_hidden_state
+        with self.autocast():
+            hidden = self.states(rows, packed)
             index = torch.tensor(places, device=self.device)
             logits = self.causal_model.lm_head(hidden[index[:, 0], index[:, 1]]).float()
         target = torch.tensor(targets, device=self.device).unsqueeze(1)
         picked: torch.Tensor = logits.log_softmax(-1).gather(1, target).squeeze(1)
         return picked
+
+    def packed(self, rows: Sequence[Row]) -> Packed:
+        """Rows as tensors on the model's device."""
+        return to_tensors(rows, self.tokenizer.pad_token_id, self.device)
+
+    def _states(self, rows: Sequence[Row], packed: Packed) -> torch.Tensor:
+        states: torch.Tensor = self.causal_model.model(
+            input_ids=packed.ids,
+            attention_mask=self.mask(packed.attention),
+            position_ids=packed.positions,
+            use_cache=False,
+        ).last_hidden_state
+        return states
 
     def mask(self, seen: torch.Tensor) -> torch.Tensor:
         """What the model's attention takes for `seen`, shape (R, 1, queries, keys)."""
@@ -139,59 +197,20 @@ class CausalReader:
         """The language model itself, with or without an adapter in its layers."""
         return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
 
-    @property
-    def mixed_precision(self) -> bool:
-        """Whether matrix products run in bfloat16."""
-        return self.params.training.precision == "bfloat16"
-
-    def log_likelihood(
-        self,
-        questions: Sequence[str],
-        passages: Sequence[Sequence[Passage]],
-        answers: Sequence[str],
-    ) -> Array:
+    def autocast(self) -> Any:
+        """Matrix products in bfloat16 where params say so."""
         import torch
 
-        widest = max(map(len, passages))
-        table = np.full((len(questions), widest), -np.inf, dtype=np.float32)
-        cells = [(i, k) for i, found in enumerate(passages) for k in range(len(found))]
-        prompts = [self.prompt(questions[i], [passages[i][k].text]) for i, k in cells]
-        wanted = [self.answer_ids(answers[i]) for i, _ in cells]
-        with torch.inference_mode():
-            for row in pack(prompts, wanted, _ROW_TOKENS):
-                lengths = [len(wanted[member]) for member in row.members]
-                tokens = self.answer_log_probabilities([row], [lengths])
-                for member, part in zip(row.members, tokens.split(lengths), strict=True):
-                    table[cells[member]] = float(part.sum())
-        return table
+        mixed = self.params.training.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
 
     # answering
 
-    def answer(
-        self,
-        questions: Sequence[str],
-        passages: Sequence[Sequence[Passage]],
-        *,
-        progress: Progress | None = None,
-    ) -> list[Answer]:
-        used = [found[: self.params.passages] for found in passages]
-        prompts = [
-            self.prompt(question, [passage.text for passage in found])
-            for question, found in zip(questions, used, strict=True)
-        ]
-        rows = pack(prompts, [()] * len(prompts), _ROW_TOKENS)
-        answers: dict[int, Answer] = {}
-        for batch in token_batches([row.length for row in rows], self.params.batch_tokens):
-            chosen = [rows[i] for i in batch]
-            for i, (ids, score) in generate(self, chosen, self.params.max_answer_tokens).items():
-                text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
-                refused = is_refusal(text)
-                answers[i] = Answer(
-                    text="" if refused else clean_answer(text),
-                    score=score,
-                    abstained=refused,
-                    evidence=as_evidence(used[i]),
-                )
-            if progress is not None:
-                progress(sum(len(row.members) for row in chosen))
-        return [answers[i] for i in range(len(prompts))]
+    def steps(self, sources: Sequence[Source]) -> PackedSteps:
+        return PackedSteps(self, pack_sources(self, sources))
+
+
+def pack_sources(reader: CausalReader, sources: Sequence[Source]) -> list[Row]:
+    """Rows to decode from: every source a segment without an answer."""
+    prompts = [reader.prompt(source) for source in sources]
+    return pack(prompts, [()] * len(prompts), ROW_TOKENS)

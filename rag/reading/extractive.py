@@ -1,111 +1,149 @@
 """The extractive reader: an encoder that points at the answer's span in a passage.
 
-Every passage of a question is read on its own, as `[question][passage]`; the probability of a span
-is normalised over all passages together, so that a confident passage wins over a hesitant one. The
-first position of each passage is its null span: where the null spans win, there is no answer.
+Every passage of a question is read on its own, as `[question][passage]`, a long one in windows. Two
+ways of putting passages together:
+
+- `joint`: start and end are each normalised over all passages together, so that a confident passage
+  wins over a hesitant one; the answer is the likeliest span of all.
+- `rag_sequence`: p(y|x) = sum_z p(z|x) p(y|x,z), each passage normalised alone and weighed by its
+  retrieval score; the answer is the likeliest text, wherever it stands.
+
+The first place of each passage is its null answer: where that wins, there is no answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag.params import ReaderParams
+from rag.reading.marginal import passage_prior
+from rag.reading.packing import alike_lengths
+from rag.reading.prompts import Example
 from rag.reading.reader import Array, Progress, as_evidence
+from rag.reading.span_model import load_span_model
+from rag.reading.spans import Logits, likeliest_span, likeliest_text, log_normaliser
+from rag.reading.tuned import model_folder, serving_device
+from rag.reading.windows import Reading, Window, WindowReader, token_spans
 from rag.records import Answer, Passage
 from rag.retrieval.encoder import token_batches
-from rag.weights import resolve_weights
 
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS = "weights"
-_MAX_TOKENS = 512
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One passage as the model sees it; `offsets[t]` are the characters of passage token t."""
-
-    ids: list[int]
-    types: list[int]
-    offsets: list[tuple[int, int] | None]
-    """None for tokens that are not of the passage: question, special tokens."""
-    text: str
-
-    def between(self, first: int, last: int) -> str:
-        """The passage's text from token `first` to token `last`."""
-        inside = [offset for offset in self.offsets[first : last + 1] if offset is not None]
-        return self.text[inside[0][0] : inside[-1][1]]
+#: Questions whose windows are sorted by length together while answering.
+_TOGETHER = 64
 
 
 class ExtractiveReader:
     """A question-answering head on an encoder; untrained where `folder` is None."""
 
-    def __init__(self, params: ReaderParams, cache: Path, folder: Path | None) -> None:
-        import torch
-        from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+    def __init__(
+        self,
+        params: ReaderParams,
+        cache: Path,
+        folder: Path | None,
+        *,
+        prior_temperature: float = 1.0,
+        examples: Sequence[Example] = (),
+    ) -> None:
+        """`examples` is what other readers show in a prompt; a span needs none."""
+        from transformers import AutoTokenizer
 
         self.params = params
-        base = resolve_weights(params.model, params.revision, cache).folder
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # A fixed seed: an encoder without a head gets a new one, the same in every process.
-        torch.manual_seed(0)
-        model: Any = AutoModelForQuestionAnswering.from_pretrained(
-            folder / WEIGHTS if folder is not None else base,
-            dtype=torch.float32,
-            trust_remote_code=False,
-        )
-        self.model = model.to(self.device).eval()
+        self.prior_temperature = prior_temperature
+        source = model_folder(params, cache, folder)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        self.device = serving_device(params, folder)
+        self.model = load_span_model(source, params, folder, self.device, self.tokenizer)
+        self._windows = WindowReader(self.tokenizer, self.model.config, params)
+        #: Tokens that went through the model so far, without padding and with it.
+        self.tokens_read = self.tokens_padded = 0
 
-    def read(self, question: str, text: str) -> Reading:
-        """Tokens of a question with one passage; the passage is cut to what fits."""
-        limit = min(self.params.max_prompt_tokens, _MAX_TOKENS)
-        coded = self.tokenizer(
-            question,
-            text,
-            truncation="only_second",
-            max_length=limit,
-            return_offsets_mapping=True,
-            return_token_type_ids=True,
-        )
-        offsets = [
-            tuple(offset) if sequence == 1 else None
-            for offset, sequence in zip(coded.offset_mapping, coded.sequence_ids(), strict=True)
+    @property
+    def tokenizers(self) -> Mapping[str, Any]:
+        """What is written down beside the weights, by its folder below them."""
+        return {"": self.tokenizer}
+
+    def read(self, questions: Sequence[str], passages: Sequence[str]) -> list[Reading]:
+        """Each question with the passage of the same position, as tokens."""
+        return self._windows.read(questions, passages)
+
+    def groups(self, windows: Sequence[Window]) -> list[list[int]]:
+        """Windows of alike lengths, within `batch_tokens`: what goes through the model at once."""
+        lengths = [len(window.ids) for window in windows]
+        return [
+            [group[i] for i in part]
+            for group in alike_lengths(lengths)
+            for part in token_batches([lengths[i] for i in group], self.params.batch_tokens)
         ]
-        return Reading(coded.input_ids, coded.token_type_ids, offsets, text)
 
-    def logits(self, readings: Sequence[Reading]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Start and end logits (N, T); tokens outside the passage, but for the null, are -inf."""
+    def logits(
+        self, readings: Sequence[Reading], *, at_once: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Start and end logits (N, 1 + T) of N passages, null first; -inf where there is no token.
+
+        The null answer of a passage in several windows is the one that is least likely: an answer
+        in any window is one of the passage (as for SQuAD 2.0 in Devlin et al. 2019, BERT). With
+        `at_once` the model runs once however unlike the windows' lengths.
+        """
         import torch
 
-        width = max(len(reading.ids) for reading in readings)
-        shape = (len(readings), width)
-        ids = torch.full(shape, self.tokenizer.pad_token_id)
-        types = torch.zeros(shape, dtype=torch.long)
-        attention = torch.zeros(shape, dtype=torch.long)
-        allowed = torch.zeros(shape, dtype=torch.bool)
-        for i, reading in enumerate(readings):
-            length = len(reading.ids)
-            ids[i, :length] = torch.tensor(reading.ids)
-            types[i, :length] = torch.tensor(reading.types)
-            attention[i, :length] = 1
-            allowed[i, :length] = torch.tensor([offset is not None for offset in reading.offsets])
-            allowed[i, 0] = True
-        output = self.model(
-            input_ids=ids.to(self.device),
-            token_type_ids=types.to(self.device),
-            attention_mask=attention.to(self.device),
-        )
-        blocked = ~allowed.to(self.device)
-        start = output.start_logits.float().masked_fill(blocked, -torch.inf)
-        end = output.end_logits.float().masked_fill(blocked, -torch.inf)
-        return start, end
+        windows = [window for reading in readings for window in reading.windows]
+        groups = [list(range(len(windows)))] if at_once else self.groups(windows)
+        base = [0] * len(windows)  # where each window begins among all logits
+        parts: list[torch.Tensor] = []
+        total = 0
+        for group in groups:
+            logits = self._forward([windows[i] for i in group])  # (2, n, W)
+            for row, i in enumerate(group):
+                base[i] = total + row * logits.shape[2]
+            total += logits.shape[1] * logits.shape[2]
+            parts.append(logits.flatten(1))
+        absent = torch.full((2, 1), -torch.inf, device=self.device)
+        flat = torch.cat([*parts, absent], 1)  # (2, M + 1)
+        places, nulls = _places(readings, base, total)
+        null = flat[:, nulls.to(self.device)]  # (2, N, V)
+        least = null.sum(0).argmin(1).view(1, -1, 1).expand(2, -1, 1)
+        both = torch.cat([null.gather(2, least), flat[:, places.to(self.device)]], 2)
+        return both[0], both[1]
+
+    def _forward(self, windows: Sequence[Window]) -> torch.Tensor:
+        """Logits of a model's every position, shape (2, n, W), in float32."""
+        import torch
+
+        lengths = [len(window.ids) for window in windows]
+        shape = (len(windows), max(lengths))
+        inputs = {
+            "input_ids": torch.full(shape, self.tokenizer.pad_token_id),
+            "attention_mask": torch.zeros(shape, dtype=torch.long),
+            "token_type_ids": torch.zeros(shape, dtype=torch.long),
+        }
+        for row, (window, length) in enumerate(zip(windows, lengths, strict=True)):
+            inputs["input_ids"][row, :length] = torch.tensor(window.ids)
+            inputs["attention_mask"][row, :length] = 1
+            inputs["token_type_ids"][row, :length] = torch.tensor(window.types)
+        self.tokens_read += sum(lengths)
+        self.tokens_padded += shape[0] * shape[1]
+        mixed = self.params.training.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+            output = self.model(
+                **{
+                    name: tensor.to(self.device)
+                    for name, tensor in inputs.items()
+                    if name in self.tokenizer.model_input_names
+                }
+            )
+        return torch.stack([output.start_logits, output.end_logits]).float()
+
+    def log_prior(self, passages: Sequence[Sequence[Passage]], width: int) -> torch.Tensor:
+        """log p(z|x), shape (B, width); -inf where there is no passage."""
+        return passage_prior(passages, width, self.prior_temperature).to(self.device)
+
+    # answering
 
     def answer(
         self,
@@ -114,60 +152,53 @@ class ExtractiveReader:
         *,
         progress: Progress | None = None,
     ) -> list[Answer]:
-        used = [found[: self.params.passages] for found in passages]
-        readings = [
-            self.read(question, passage.text)
-            for question, found in zip(questions, used, strict=True)
-            for passage in found
-        ]
-        scores = self._all_logits(readings)
+        used = [tuple(found[: self.params.passages]) for found in passages]
         answers: list[Answer] = []
-        start = 0
-        for found in used:
-            own = slice(start, start := start + len(found))
-            text, score = self._best_span(readings[own], scores[own])
-            answers.append(Answer(text, score, not text, as_evidence(found)))
+        for first in range(0, len(used), _TOGETHER):
+            part = slice(first, first + _TOGETHER)
+            answers += self._answers(questions[part], used[part])
             if progress is not None:
-                progress(1)
+                progress(len(used[part]))
         return answers
 
-    def _all_logits(self, readings: Sequence[Reading]) -> list[tuple[Array, Array]]:
+    def _answers(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
+    ) -> list[Answer]:
+        readings = self.read(
+            [question for question, found in zip(questions, passages, strict=True) for _ in found],
+            [passage.text for found in passages for passage in found],
+        )
+        logits = self._all_logits(readings)
+        answers: list[Answer] = []
+        start = 0
+        for found in passages:
+            own = slice(start, start := start + len(found))
+            if not found:
+                answers.append(Answer("", 0.0, abstained=True))
+            else:
+                answers.append(self._answer(readings[own], logits[own], found))
+        return answers
+
+    def _answer(
+        self, readings: Sequence[Reading], logits: Sequence[Logits], passages: Sequence[Passage]
+    ) -> Answer:
+        width = self.params.max_answer_tokens
+        if not self.params.is_marginal:
+            text, score = likeliest_span(readings, logits, width)
+            return Answer(text, score, not text, as_evidence(passages))
+        prior = self.log_prior([passages], len(passages))[0].double().cpu().numpy()
+        text, score, posterior = likeliest_text(readings, logits, prior, width)
+        return Answer(text, score, not text, as_evidence(passages, posterior))
+
+    def _all_logits(self, readings: Sequence[Reading]) -> list[Logits]:
         import torch
 
-        found: dict[int, tuple[Array, Array]] = {}
-        lengths = [len(reading.ids) for reading in readings]
-        with torch.inference_mode():
-            for batch in token_batches(lengths, self.params.batch_tokens):
-                start, end = self.logits([readings[i] for i in batch])
-                for row, i in enumerate(batch):
-                    found[i] = (
-                        start[row, : lengths[i]].cpu().numpy(),
-                        end[row, : lengths[i]].cpu().numpy(),
-                    )
-        return [found[i] for i in range(len(readings))]
-
-    def _best_span(
-        self, readings: Sequence[Reading], scores: Sequence[tuple[Array, Array]]
-    ) -> tuple[str, float]:
-        """The likeliest span over all passages and its log probability; "" where null wins."""
         if not readings:
-            return "", 0.0
-        start_total = _log_sum_exp(np.concatenate([start for start, _ in scores]))
-        end_total = _log_sum_exp(np.concatenate([end for _, end in scores]))
-        null = max(float(start[0] + end[0]) for start, end in scores)
-        best, text = null, ""
-        for reading, (start, end) in zip(readings, scores, strict=True):
-            spans = start[:, None] + end[None, :]
-            width = self.params.max_answer_tokens
-            inside = np.triu(np.ones_like(spans, dtype=bool)) & ~np.triu(
-                np.ones_like(spans, dtype=bool), width
-            )
-            inside[0, :] = False
-            spans = np.where(inside, spans, -np.inf)
-            first, last = np.unravel_index(int(spans.argmax()), spans.shape)
-            if spans[first, last] > best:
-                best, text = float(spans[first, last]), reading.between(int(first), int(last))
-        return text, best - start_total - end_total
+            return []
+        with torch.inference_mode():
+            start, end = (part.double().cpu().numpy() for part in self.logits(readings))
+        counts = [1 + len(reading.tokens) for reading in readings]
+        return [(start[i, :count], end[i, :count]) for i, count in enumerate(counts)]
 
     def log_likelihood(
         self,
@@ -175,49 +206,43 @@ class ExtractiveReader:
         passages: Sequence[Sequence[Passage]],
         answers: Sequence[str],
     ) -> Array:
+        """log p(y|x,z) as `rag_sequence` has it, whatever the fusion: -inf where y is not in z."""
         widest = max(map(len, passages))
         table = np.full((len(questions), widest), -np.inf, dtype=np.float32)
-        cells = [(i, k) for i, found in enumerate(passages) for k in range(len(found))]
-        readings = [self.read(questions[i], passages[i][k].text) for i, k in cells]
-        for cell, reading, (start, end) in zip(
-            cells, readings, self._all_logits(readings), strict=True
-        ):
-            spans = token_spans(reading, [answers[cell[0]]])
-            if spans:
-                values = np.array([start[a] + end[b] for a, b in spans])
-                table[cell] = _log_sum_exp(values) - _log_sum_exp(start) - _log_sum_exp(end)
+        for first in range(0, len(questions), _TOGETHER):
+            rows = range(first, min(first + _TOGETHER, len(questions)))
+            cells = [(i, k) for i in rows for k in range(len(passages[i]))]
+            readings = self.read(
+                [questions[i] for i, _ in cells], [passages[i][k].text for i, k in cells]
+            )
+            for cell, reading, (start, end) in zip(
+                cells, readings, self._all_logits(readings), strict=True
+            ):
+                wanted = [answers[cell[0]]]
+                spans = token_spans(reading, wanted, self.params.max_answer_tokens)
+                if spans:
+                    values = [start[a] + end[b] for a, b in spans]
+                    table[cell] = np.logaddexp.reduce(values) - log_normaliser([(start, end)])
         return table
 
 
-def token_spans(reading: Reading, answers: Sequence[str]) -> list[tuple[int, int]]:
-    """(first, last) token of every place where an answer stands in the passage; [(0, 0)] for "".
+def _places(
+    readings: Sequence[Reading], base: Sequence[int], absent: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the logits of each passage stand: of its tokens (N, T), of its nulls (N, V).
 
-    An answer that was cut off with the passage's end has no place.
+    `base[w]` is where window w begins and `absent` where there is none; a passage of fewer than V
+    windows has its first null again.
     """
-    spans = set()
-    for answer in answers:
-        if not answer:
-            spans.add((0, 0))
-            continue
-        begin = reading.text.find(answer)
-        while begin != -1:
-            stop = begin + len(answer)
-            inside = [
-                token
-                for token, offset in enumerate(reading.offsets)
-                if offset is not None and offset[0] < stop and offset[1] > begin
-            ]
-            if inside and _reaches(reading, inside[-1], stop):
-                spans.add((inside[0], inside[-1]))
-            begin = reading.text.find(answer, begin + 1)
-    return sorted(spans)
+    import torch
 
-
-def _reaches(reading: Reading, token: int, stop: int) -> bool:
-    offset = reading.offsets[token]
-    return offset is not None and offset[1] >= stop
-
-
-def _log_sum_exp(values: Array) -> float:
-    top = float(values.max())
-    return top + float(np.log(np.exp(values - top).sum()))
+    places = np.full((len(readings), max(len(r.tokens) for r in readings)), absent)
+    nulls = np.empty((len(readings), max(len(r.windows) for r in readings)), dtype=np.int64)
+    window = 0
+    for row, reading in enumerate(readings):
+        own = np.array(base[window : window + len(reading.windows)])
+        places[row, : len(reading.tokens)] = own[reading.tokens[:, 0]] + reading.tokens[:, 1]
+        nulls[row] = own[0]
+        nulls[row, : len(own)] = own
+        window += len(own)
+    return torch.from_numpy(places), torch.from_numpy(nulls)

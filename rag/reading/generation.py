@@ -1,84 +1,101 @@
-"""Greedy decoding over packed rows: all questions about the same passages grow side by side."""
+"""Decoding over packed rows: all beams of all questions about the same passages grow together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rag.reading.packing import Row, to_tensors
+from rag.reading.packing import Row
 
 if TYPE_CHECKING:
+    import torch
+
     from rag.reading.causal import CausalReader
 
-Generated = dict[int, tuple[list[int], float]]
-"""By member: token ids up to the end of the turn, and their mean log probability."""
 
+class PackedSteps:
+    """The `Steps` of sources that are segments of packed rows.
 
-def generate(reader: CausalReader, rows: Sequence[Row], max_new_tokens: int) -> Generated:
-    """The likeliest continuation of every segment, token by token.
-
-    Each step appends one token for each segment behind the row: shape (R, S), with S the most
-    segments of any row. A new token sees the shared part, its own segment and its own past.
+    Each step appends one token for each beam of each segment behind the row. What a beam may see,
+    its shared part, its own segment and its own past, is in the mask alone: beams that change
+    places take their mask along, and no key or value is moved.
     """
-    import torch
-    from transformers import DynamicCache
 
-    device, end = reader.device, reader.tokenizer.eos_token_id
-    packed = to_tensors(rows, reader.tokenizer.pad_token_id, device)
-    slots = max(len(row.segments) for row in rows)
-    last = torch.zeros((len(rows), slots), dtype=torch.long)
-    owners = torch.full((len(rows), slots), -2)  # a slot without a segment sees nothing but itself
-    for r, row in enumerate(rows):
-        for s, (segment, start) in enumerate(zip(row.segments, row.starts(), strict=True)):
-            last[r, s] = start + len(segment) - 1
-            owners[r, s] = s + 1
-    last, owners = last.to(device), owners.to(device)
-    present = owners > 0
-    positions = packed.positions.gather(1, last)
-    prompt_seen = packed.sees(owners)  # (R, S, W)
-    itself = torch.eye(slots, dtype=torch.bool, device=device).expand(len(rows), slots, slots)
-    chosen: list[torch.Tensor] = []
-    scores: list[torch.Tensor] = []
-    finished = ~present
-    cache = DynamicCache()
-    inputs = {
-        "input_ids": packed.ids,
-        "attention_mask": reader.mask(packed.attention),
-        "position_ids": packed.positions,
-    }
-    with (
-        torch.inference_mode(),
-        torch.autocast(device.type, torch.bfloat16, enabled=reader.mixed_precision),
-    ):
-        for step in range(max_new_tokens):
-            hidden = reader.causal_model.model(
-                **inputs, past_key_values=cache, use_cache=True
+    def __init__(self, reader: CausalReader, rows: Sequence[Row]) -> None:
+        import torch
+        from transformers import DynamicCache
+
+        self._reader = reader
+        self._packed = reader.packed(rows)
+        self._cache = DynamicCache()
+        slots = max(len(row.segments) for row in rows)
+        self._shape = len(rows), slots  # (R, S)
+        places = {
+            member: (r, s) for r, row in enumerate(rows) for s, member in enumerate(row.members)
+        }
+        index = [places[member] for member in range(len(places))]
+        self._rows = torch.tensor([r for r, _ in index], device=reader.device)  # (N,)
+        self._slots = torch.tensor([s for _, s in index], device=reader.device)  # (N,)
+        last = torch.zeros(self._shape, dtype=torch.long)
+        owners = torch.full(self._shape, -2)  # a slot without a segment sees nothing but itself
+        for r, row in enumerate(rows):
+            for s, (segment, start) in enumerate(zip(row.segments, row.starts(), strict=True)):
+                last[r, s] = start + len(segment) - 1
+                owners[r, s] = s + 1
+        self._last = last.to(reader.device)
+        self._positions = self._packed.positions.gather(1, self._last)  # (R, S)
+        self._prompt_seen = self._packed.sees(owners.to(reader.device))  # (R, S, W)
+        #: Which of the tokens appended so far each beam sees, (R, S, B, steps so far · S · B).
+        self._past: torch.Tensor | None = None
+        self._length = 0
+
+    def first(self) -> torch.Tensor:
+        states = self._states(
+            self._packed.ids,
+            self._reader.mask(self._packed.attention),
+            self._packed.positions,
+        )
+        chosen = self._last[self._rows, self._slots]
+        return self._log_probabilities(states[self._rows, chosen])  # (N, V)
+
+    def next(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        (rows, slots), beams = self._shape, tokens.shape[1]
+        device = self._reader.device
+        ids = torch.zeros((rows, slots, beams), dtype=torch.long, device=device)
+        ids[self._rows, self._slots] = tokens.to(device)
+        itself = torch.eye(slots * beams, dtype=torch.bool, device=device)
+        new = itself.view(1, slots, beams, slots * beams).expand(rows, -1, -1, -1)
+        if self._past is None:
+            self._past = new
+        else:
+            came_from = torch.zeros((rows, slots, beams), dtype=torch.long, device=device)
+            came_from[self._rows, self._slots] = parents.to(device)
+            wide = came_from.unsqueeze(-1).expand(-1, -1, -1, self._past.shape[-1])
+            self._past = torch.cat([self._past.gather(2, wide), new], dim=-1)
+        prompt = self._prompt_seen.unsqueeze(2).expand(-1, -1, beams, -1)
+        seen = torch.cat([prompt, self._past], dim=-1).flatten(1, 2)  # (R, S · B, W + past)
+        self._length += 1
+        positions = self._positions.unsqueeze(2).expand(-1, -1, beams).flatten(1) + self._length
+        states = self._states(ids.flatten(1), self._reader.mask(seen.unsqueeze(1)), positions)
+        apart = states.view(rows, slots, beams, -1)
+        return self._log_probabilities(apart[self._rows, self._slots])  # (N, B, V)
+
+    def _states(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        with self._reader.autocast():
+            states: torch.Tensor = self._reader.causal_model.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
             ).last_hidden_state
-            if step == 0:
-                hidden = hidden.gather(1, last.unsqueeze(2).expand(-1, -1, hidden.shape[2]))
-            logits = reader.causal_model.lm_head(hidden).float().log_softmax(-1)
-            score, token = logits.max(-1)
-            chosen.append(token.masked_fill(finished, end))
-            scores.append(score.masked_fill(finished, 0.0))
-            finished = finished | (token == end)
-            if bool(finished.all()):
-                break
-            seen = torch.cat([prompt_seen, itself.repeat(1, 1, step + 1)], dim=2)
-            inputs = {
-                "input_ids": chosen[-1],
-                "attention_mask": reader.mask(seen.unsqueeze(1)),
-                "position_ids": positions + step + 1,
-            }
-    return _collect(rows, torch.stack(chosen, 2).tolist(), torch.stack(scores, 2).tolist(), end)
+        return states
 
-
-def _collect(
-    rows: Sequence[Row], tokens: list[list[list[int]]], scores: list[list[list[float]]], end: int
-) -> Generated:
-    found: Generated = {}
-    for r, row in enumerate(rows):
-        for s, member in enumerate(row.members):
-            ids = tokens[r][s]
-            length = ids.index(end) + 1 if end in ids else len(ids)
-            found[member] = ids[:length], sum(scores[r][s][:length]) / length
-    return found
+    def _log_probabilities(self, states: torch.Tensor) -> torch.Tensor:
+        with self._reader.autocast():
+            logits: torch.Tensor = self._reader.causal_model.lm_head(states)
+        return logits.float().log_softmax(-1)

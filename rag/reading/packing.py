@@ -8,7 +8,7 @@ demo corpus, with five questions to a document, training does a quarter of the w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,77 @@ class Row:
             starts.append(position)
             position += len(segment)
         return starts
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Tokens of one source: `shared` names what other sources may have in common with it."""
+
+    shared: Hashable
+    shared_tokens: int
+    own_tokens: int
+
+
+def question_batches(costs: Sequence[Sequence[Cost]], batch_tokens: int) -> list[list[int]]:
+    """Positions of questions in batches of about `batch_tokens`, each with all its sources.
+
+    A batch grows by the question that adds the fewest tokens to it, because what it shares with
+    those in the batch counts once; questions that share nothing come in their order. A question
+    that is larger than a batch is a batch of its own.
+    """
+    readers: dict[Hashable, list[int]] = {}
+    for i, own in enumerate(costs):
+        for cost in own:
+            readers.setdefault(cost.shared, []).append(i)
+    left = dict.fromkeys(range(len(costs)))
+    batches: list[list[int]] = []
+    while left:
+        first = next(iter(left))
+        batch: list[int] = []
+        seen: set[Hashable] = set()
+        near = {first}
+        total = 0
+        while True:
+            added, i = min((_added(costs[j], seen), j) for j in near or [next(iter(left))])
+            if batch and total + added > batch_tokens:
+                break
+            batch.append(i)
+            total += added
+            del left[i]
+            if not left:
+                break
+            new = {cost.shared for cost in costs[i]} - seen
+            seen |= new
+            near |= {j for shared in new for j in readers[shared]}
+            near &= left.keys()
+        batches.append(batch)
+    return batches
+
+
+def total_tokens(costs: Sequence[Sequence[Cost]]) -> int:
+    """Tokens of these questions together, what they share counted once."""
+    seen: set[Hashable] = set()
+    total = 0
+    for own in costs:
+        total += _added(own, seen)
+        seen |= {cost.shared for cost in own}
+    return total
+
+
+def _added(costs: Sequence[Cost], seen: Set[Hashable]) -> int:
+    new = {cost.shared: cost.shared_tokens for cost in costs if cost.shared not in seen}
+    return sum(new.values()) + sum(cost.own_tokens for cost in costs)
+
+
+def alike_lengths(lengths: Sequence[int], share: float = 0.8) -> list[list[int]]:
+    """Positions grouped so that none is shorter than `share` of the longest of its group."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if groups and lengths[i] >= share * lengths[groups[-1][0]]:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
 
 
 def pack(prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], max_tokens: int) -> list[Row]:
@@ -102,10 +173,10 @@ class Packed:
 
 
 def to_tensors(rows: Sequence[Row], padding_id: int, device: torch.device) -> Packed:
-    """Pads rows on the right."""
+    """Pads rows on the right, to a multiple of 16."""
     import torch
 
-    width = -(-max(row.length for row in rows) // 64) * 64
+    width = -(-max(row.length for row in rows) // 16) * 16
     ids = torch.full((len(rows), width), padding_id)
     positions = torch.zeros((len(rows), width), dtype=torch.long)
     owners = torch.full((len(rows), width), _PADDING)
@@ -119,4 +190,11 @@ def to_tensors(rows: Sequence[Row], padding_id: int, device: torch.device) -> Pa
             ids[r, start:stop] = torch.tensor(segment)
             positions[r, start:stop] = torch.arange(offset, offset + len(segment))
             owners[r, start:stop] = s + 1
-    return Packed(ids.to(device), positions.to(device), owners.to(device))
+    return Packed(*(_moved(tensor, device) for tensor in (ids, positions, owners)))
+
+
+def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on `device`; a GPU fetches it from pinned memory while it works on."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rag.errors import ModelError
 from rag.params import ReaderParams
+from rag.reading.prompts import Example
 from rag.records import Answer, Evidence, Passage
 
 MANIFEST = "reader.json"
@@ -40,21 +41,42 @@ class Reader(Protocol):
         """log p(answer | question, passage), shape (B, K): each passage on its own."""
 
 
-def load_reader(params: ReaderParams, cache: Path, folder: Path | None) -> Reader:
-    """The tuned reader in `folder` (an output of train_reader), or the untuned model for None."""
+def load_reader(
+    params: ReaderParams,
+    cache: Path,
+    folder: Path | None,
+    *,
+    prior_temperature: float = 1.0,
+    examples: Sequence[Example] = (),
+) -> Reader:
+    """The tuned reader in `folder` (an output of train_reader), or the untuned model for None.
+
+    `prior_temperature` is that of p(z|x), `examples` stand in every prompt; `read_manifest` has the
+    values that go with a tuned reader.
+    """
     if folder is not None:
         _check_manifest(params, read_manifest(folder))
     if params.kind == "causal":
         from rag.reading.causal import CausalReader
 
-        return CausalReader(params, cache, folder)
+        return CausalReader(
+            params, cache, folder, prior_temperature=prior_temperature, examples=examples
+        )
+    if params.kind == "seq2seq":
+        from rag.reading.seq2seq import Seq2SeqReader
+
+        return Seq2SeqReader(
+            params, cache, folder, prior_temperature=prior_temperature, examples=examples
+        )
     from rag.reading.extractive import ExtractiveReader
 
-    return ExtractiveReader(params, cache, folder)
+    return ExtractiveReader(
+        params, cache, folder, prior_temperature=prior_temperature, examples=examples
+    )
 
 
 def write_manifest(folder: Path, **facts: Any) -> None:
-    """`reader.json`: what the reader was tuned from, and the threshold of its answers."""
+    """`reader.json`: what the reader was tuned from, its threshold, and what its prompts hold."""
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
@@ -66,6 +88,46 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+def manifest_temperature(manifest: Mapping[str, Any]) -> float:
+    """The temperature of p(z|x); 1 for a reader that was written before there was another."""
+    return float(manifest.get("prior_temperature", 1.0))
+
+
+def manifest_examples(manifest: Mapping[str, Any], count: int) -> tuple[Example, ...]:
+    """The first `count` worked examples; ModelError where the train split gave fewer."""
+    kept = manifest.get("examples", [])
+    if len(kept) < count:
+        raise ModelError(
+            f"{MANIFEST} holds {len(kept)} worked examples, and {count} are asked for: lower "
+            "reader.examples (and take one_shot out of evaluate.baselines), or add train questions "
+            "whose document holds the answer; then run: ragloop run"
+        )
+    return tuple(
+        Example(item["question"], tuple(item["passages"]), item["answer"]) for item in kept[:count]
+    )
+
+
+def reading_facts(params: ReaderParams, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """How a tuned reader reads its passages and writes its answers, for reports and model cards."""
+    decoding = "greedy" if params.beams == 1 else f"{params.beams} beams"
+    if params.fusion == "rag_sequence":
+        decoding = f"{decoding}, {params.decoding}"
+    temperature = f"{manifest_temperature(manifest):g}"
+    facts = {
+        "Passages read": str(params.passages),
+        "Fusion": params.fusion,
+        "Prior temperature": temperature if params.is_marginal else "weighs no passages",
+    }
+    if params.kind == "extractive":
+        return {**facts, "Decoding": "best span"}
+    return {
+        **facts,
+        "Decoding": decoding,
+        "Examples in a prompt": str(params.examples),
+        "Prompt version": str(manifest.get("prompt_version", "unknown")),
+    }
+
+
 def _check_manifest(params: ReaderParams, manifest: dict[str, Any]) -> None:
     found = manifest["kind"], manifest["model"]
     if found != (params.kind, params.model):
@@ -75,9 +137,21 @@ def _check_manifest(params: ReaderParams, manifest: dict[str, Any]) -> None:
         )
 
 
-def as_evidence(passages: Sequence[Passage]) -> tuple[Evidence, ...]:
-    """The passages that were read, with the score that retrieval gave each."""
+def as_evidence(
+    passages: Sequence[Passage], posterior: Sequence[float] | None = None
+) -> tuple[Evidence, ...]:
+    """The passages that were read, with the score that retrieval gave each.
+
+    `posterior` has p(passage | question, answer) of each, and may be longer than `passages`.
+    """
     return tuple(
-        Evidence(passage.chunk_id, passage.document_id, passage.text, passage.score, passage.rank)
-        for passage in passages
+        Evidence(
+            passage.chunk_id,
+            passage.document_id,
+            passage.text,
+            passage.score,
+            passage.rank,
+            None if posterior is None else posterior[place],
+        )
+        for place, passage in enumerate(passages)
     )

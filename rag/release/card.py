@@ -21,7 +21,13 @@ METRIC_TAGS = tuple(name.replace("@", "_at_") for name in HEADLINE_METRICS)
 
 #: MLflow draws tables without any space between columns.
 _GAP = "&emsp;"
-_TITLES = {"tuned": "tuned", "zero_shot": "untuned", "closed_book": "closed book"}
+_TITLES = {
+    "tuned": "tuned",
+    "zero_shot": "untuned",
+    "one_shot": "one-shot",
+    "closed_book": "closed book",
+    "oracle": "oracle (upper bound)",
+}
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
@@ -101,8 +107,9 @@ def model_card(
     metrics: Metrics,
     decision: Mapping[str, Any] | None,
     lineage: Mapping[str, str],
+    reading: Mapping[str, str],
 ) -> str:
-    """The description of a model version."""
+    """The description of a model version; `reading` has facts about how it reads, by name."""
     reader, retriever = params.reader, params.retriever
     made_from = [
         [name.replace("_", " "), f"`{lineage[name]}`"]
@@ -113,9 +120,9 @@ def model_card(
         run_note(metrics, decision),
         "### What it is",
         f"Retriever `{retriever.model}` (tuned: {retriever.mode}), "
-        f"reader `{reader.model}` ({reader.kind}), "
-        f"{reader.passages} passage(s) in the prompt. Answers with evidence, or abstains.",
+        f"reader `{reader.model}` ({reader.kind}). Answers with evidence, or abstains.",
         f'`mlflow.pyfunc.load_model("models:/{params.release.name}@champion").predict(["..."])`',
+        _table(["how it reads", ""], [[name, value] for name, value in reading.items()]),
         "### Limits",
         "It answers from the documents it was released with and knows nothing newer. The scores "
         "are for questions like the test questions; an answer is only as good as its passages.",

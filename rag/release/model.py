@@ -47,7 +47,11 @@ class Release(PythonModel):
     def predict(
         self, context: Any, model_input: list[str], params: dict[str, Any] | None = None
     ) -> list[dict[str, object]]:
-        """One row for each question: `answer`, `score`, `abstained`, and `evidence`, best first."""
+        """One row for each question: `answer`, `score`, `abstained`, and `evidence`, best first.
+
+        Each piece of evidence has its `posterior`, the probability that the answer came from it,
+        or None where the reader weighs no passages.
+        """
         rows: list[dict[str, object]] = []
         for answer in self._answerer.answer(model_input):
             evidence = [asdict(passage) for passage in answer.evidence]

@@ -116,6 +116,8 @@ def _output_schema() -> Any:
             Property("text", DataType.string),
             Property("score", DataType.double),
             Property("rank", DataType.long),
+            # Null for a reader that weighs no passages.
+            Property("posterior", DataType.double, required=False),
         ]
     )
     return Schema(

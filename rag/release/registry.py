@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
 from rag.params import Params
+from rag.reading.reader import read_manifest, reading_facts
 from rag.release.bundle import MANIFEST
 from rag.release.card import METRIC_TAGS, model_card, read_metrics, summarise_metrics
 from rag.release.gate import Decision
@@ -94,7 +95,8 @@ def describe(
     release = get_release(params, version)
     metrics = read_metrics(artifacts.metrics)
     record = decision.to_json() if decision else None
-    card = model_card(params, metrics, record, release.tags)
+    reading = reading_facts(params.reader, read_manifest(artifacts.reader))
+    card = model_card(params, metrics, record, release.tags, reading)
     client.update_model_version(release.name, version, card)
     for key, value in _plain(_verdict(metrics, decision)).items():
         client.set_model_version_tag(release.name, version, key, value)

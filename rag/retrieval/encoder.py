@@ -49,8 +49,10 @@ class Backend(Protocol):
 class Encoder:
     """Both sides of a retriever with their prompts; vectors have length 1.
 
-    `folder` is what train_retriever left (`passage/`, `query/`), None for the model as it is. The
-    weights of a side are loaded when it first encodes, once where both sides share them.
+    `folder` is what train_retriever left (`passage/`, `query/`), None for the model as it is;
+    `query_folder` holds the weights of a query side that was tuned with the reader, and takes the
+    place of the one in `folder`. The weights of a side are loaded when it first encodes, once where
+    both sides share them.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Encoder:
         cache: Path,
         *,
         folder: Path | None = None,
+        query_folder: Path | None = None,
         device: str | None = None,
     ) -> None:
         self.weights = resolve_weights(params.model, params.revision, cache)
@@ -71,6 +74,8 @@ class Encoder:
         self._sides: dict[Side, Weights] = {
             side: _side_weights(params, self.weights, folder, side) for side in _SIDES
         }
+        if query_folder is not None:
+            self._sides["query"] = _query_weights(params, self.weights, query_folder)
         self.passage_fingerprint = _fingerprint(params, self._sides["passage"], "passage")
         self.query_fingerprint = _fingerprint(params, self._sides["query"], "query")
 
@@ -78,6 +83,10 @@ class Encoder:
     def dimension(self) -> int:
         """D, the length of a vector."""
         return self._backend("passage").dimension
+
+    def weights_of(self, side: Side) -> Weights:
+        """What this side encodes with: the model's own weights, or tuned ones."""
+        return self._sides[side]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text with special tokens; needs the tokenizer only, not the weights."""
@@ -181,22 +190,33 @@ def _side_weights(
     """The weights of one side; refuses what was tuned from another model than params name."""
     if folder is None:
         return base
-    path = folder / side / MANIFEST
+    source = _source(params, base, folder / side, "train_retriever")
+    if source == "passage":
+        return _side_weights(params, base, folder, "passage")
+    if source == "tuned":
+        return checked_folder(f"{params.model} (tuned, {side} side)", folder / side / TUNED)
+    return base
+
+
+def _query_weights(params: RetrieverParams, base: Weights, folder: Path) -> Weights:
+    """The weights of a query side that was tuned with the reader."""
+    _source(params, base, folder, "train_reader")
+    return checked_folder(f"{params.model} (tuned with the reader, query side)", folder)
+
+
+def _source(params: RetrieverParams, base: Weights, folder: Path, stage: str) -> str:
+    """Where the manifest in `folder` says that weights are; `stage` is what writes it."""
+    path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{path} is missing; run: dvc repro train_retriever") from None
+        raise ModelError(f"{path} is missing; run: dvc repro {stage}") from None
     if manifest["sha256"] != base.sha256:
         raise ModelError(
-            f"retriever {params.model} has SHA-256 {base.sha256}, the stage "
-            f"train_retriever left one with {manifest['sha256']}; run: ragloop run"
+            f"retriever {params.model} has SHA-256 {base.sha256}, the stage {stage} left one with "
+            f"{manifest['sha256']}; run: ragloop run"
         )
-    if manifest["weights"] == "passage":
-        return _side_weights(params, base, folder, "passage")
-    if manifest["weights"] == "tuned":
-        tuned = path.parent / TUNED
-        return checked_folder(f"{params.model} (tuned, {side} side)", tuned)
-    return base
+    return str(manifest["weights"])
 
 
 def _check_max_tokens(params: RetrieverParams, weights: Weights) -> None:

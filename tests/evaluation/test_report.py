@@ -108,6 +108,61 @@ def test_places_of_answers_are_counted_as_the_browser_counts(table: pa.Table) ->
     assert data["questions"][0]["evidence"][0]["gold"] == [[3, 12]]
 
 
+def with_shares(table: pa.Table) -> pa.Table:
+    """The tuned system weighs its passages; it abstained from the last question."""
+    rows = table.to_pylist()
+    for row in rows[:4]:
+        for passage, share in zip(row["evidence"], (0.82, 0.18), strict=False):
+            passage["posterior"] = share
+    return pa.Table.from_pylist(rows, schema=table.schema)
+
+
+def test_shares_of_an_answer_stand_beside_its_passages(table: pa.Table) -> None:
+    def shares(table: pa.Table) -> list[list[float | None]]:
+        questions = embedded(render(table))["questions"]
+        return [[item["share"] for item in question["evidence"]] for question in questions]
+
+    assert shares(table) == [[None, None], [None, None], [None], [None]]
+    # Where the system abstained, there is no answer that a passage could have a share of.
+    assert shares(with_shares(table)) == [[0.82, 0.18], [0.82, 0.18], [0.82], [None]]
+
+
+def with_oracle(table: pa.Table) -> pa.Table:
+    """One more system, which answers all four questions rightly."""
+    rows = table.to_pylist()[:4]
+    for row in rows:
+        right = {"exact_match": 1.0, "f1": 1.0, "rougeL": 1.0}
+        unscored = dict.fromkeys(("recall@1", "recall@5", "mrr"))
+        row.update(right, **unscored, system="oracle", prediction="".join(row["answers"][:1]))
+    return pa.concat_tables([table, pa.Table.from_pylist(rows, schema=table.schema)])
+
+
+def test_the_oracle_stands_apart_as_an_upper_bound(table: pa.Table) -> None:
+    page = render(with_oracle(table))
+    heads = re.findall(r'<th scope="col">(.*?)</th>', page)
+    assert heads == [
+        "Percent",
+        "Tuned",
+        "Untuned",
+        "Change on untuned",
+        "Closed book",
+        "Oracle (upper bound)",
+    ]
+    row = re.search(r'<th scope="row">F1</th>(.*?)</tr>', page)
+    assert row is not None
+    assert '<td class="bound"><b>100.0</b>' in row[1]
+    assert page.count('class="bar system-bound"') == 5, "F1, exact match, BLEU, ROUGE-L, abstained"
+    assert embedded(page)["has_baseline"] is True
+
+
+def test_the_oracle_is_no_baseline(table: pa.Table) -> None:
+    page = render(with_oracle(table.slice(0, 4)))
+    assert "Tuned system</p>" in page
+    assert "Change on" not in page
+    assert embedded(page)["has_baseline"] is False
+    assert embedded(page)["systems"] == ["tuned", "oracle"]
+
+
 def test_nothing_in_the_data_is_read_as_html(table: pa.Table) -> None:
     page = render(attacked(table), **{ATTACK: ATTACK})
     assert "<img" not in page
@@ -207,5 +262,34 @@ def test_browser_searches_filters_opens_and_changes_theme(table: pa.Table, tmp_p
         "lost=",
         "Sea Eagle,gold answer",
         "rgb(247, 247, 245) rgb(15, 18, 20)",
+    ]
+    assert "CONSOLE" not in said
+
+
+@pytest.mark.integration
+@needs_browser
+def test_browser_shows_shares_and_takes_no_oracle_for_a_baseline(
+    table: pa.Table, tmp_path: Path
+) -> None:
+    actions = """
+    document.querySelector(".row").click();
+    const shown = [...document.querySelectorAll(".share")].map((share) => share.textContent);
+    const width = document.querySelector(".share-bar i").style.width;
+    const buttons = [...document.querySelectorAll("#filters button")];
+    const filters = buttons.map((button) => button.dataset.filter);
+    document.title = [...shown, width, ...filters].join("|");
+    """
+    page = render(with_oracle(with_shares(table).slice(0, 4)))
+    elements, said = browse(with_actions(page, actions), tmp_path)
+    title = re.search(r"<title>(.*?)</title>", elements)
+    assert title is not None
+    assert title[1].split("|") == [
+        "82 % of the answer",
+        "18 % of the answer",
+        "82%",
+        "all",
+        "right",
+        "wrong",
+        "abstained",
     ]
     assert "CONSOLE" not in said

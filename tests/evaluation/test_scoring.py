@@ -12,7 +12,15 @@ import pytest
 from rag.errors import MetricError
 from rag.evaluation.bleu import corpus_bleu
 from rag.evaluation.scoring import compare_systems, prediction_rows, summarize
-from rag.records import PREDICTIONS, Answer, Passage, Question, read_table, write_table
+from rag.records import (
+    PREDICTIONS,
+    Answer,
+    Evidence,
+    Passage,
+    Question,
+    read_table,
+    write_table,
+)
 
 SETTINGS = {"resamples": 500, "confidence": 0.95, "seed": 1}
 
@@ -53,6 +61,43 @@ def test_rows_survive_parquet(table: pa.Table, tmp_path: Any) -> None:
     path = tmp_path / "predictions.parquet"
     write_table(table.to_pylist(), PREDICTIONS, path)
     assert read_table(path).to_pylist() == table.to_pylist()
+
+
+def weighed(passages: list[Passage], *shares: float | None) -> Answer:
+    """An answer that was read from the first passages, with these shares."""
+    evidence = tuple(
+        Evidence(item.chunk_id, item.document_id, item.text, item.score, item.rank, share)
+        for item, share in zip(passages, shares, strict=False)
+    )
+    return Answer("2019", -0.5, abstained=False, evidence=evidence)
+
+
+def test_the_posterior_is_that_of_the_answer_and_survives_parquet(
+    questions: list[Question], retrieved: list[list[Passage]], tmp_path: Any
+) -> None:
+    given = [
+        weighed(retrieved[0], 0.125, 0.875),
+        weighed(retrieved[1][::-1], 0.75, 0.25),  # joined by chunk, whatever the order
+        weighed(retrieved[2], None),
+        weighed([]),
+    ]
+    rows = prediction_rows("tuned", questions, given, retrieved=retrieved)
+    path = tmp_path / "predictions.parquet"
+    write_table(rows, PREDICTIONS, path)
+    found = [
+        [item["posterior"] for item in row["evidence"]] for row in read_table(path).to_pylist()
+    ]
+    assert found == [[0.125, 0.875], [0.25, 0.75], [None], [None]]
+
+
+def test_passages_that_were_given_are_evidence_and_no_retrieval(
+    questions: list[Question], retrieved: list[list[Passage]]
+) -> None:
+    given = answers("the sea eagle", "2019", "北京", "")
+    rows = prediction_rows("oracle", questions, given, retrieved=retrieved, score_retrieval=False)
+    assert [row["evidence"][0]["rank"] for row in rows] == [1, 1, 1, 1]
+    assert {row[name] for row in rows for name in ("recall@1", "recall@5", "mrr")} == {None}
+    assert [row["exact_match"] for row in rows] == [1.0, 1.0, 1.0, 1.0]
 
 
 def test_answers_by_id_are_joined_whatever_their_order(questions: list[Question]) -> None:
@@ -103,6 +148,9 @@ def test_questions_and_passages_that_do_not_fit_are_refused(
     broken = [[replace(retrieved[0][0], score=math.inf)], *retrieved[1:]]
     with pytest.raises(MetricError, match="q1: passage fleet-1 has score inf"):
         prediction_rows("tuned", questions, given, retrieved=broken)
+    endless = [weighed(retrieved[0], math.nan), *given[1:]]
+    with pytest.raises(MetricError, match="q1: passage fleet-1 has posterior nan"):
+        prediction_rows("tuned", questions, endless, retrieved=retrieved)
 
 
 def test_summary_by_hand(table: pa.Table) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rag.artifacts import Artifacts
+from rag.evaluation.answer_scores import exact_match
 from rag.finetune.examples import ReadingExample
+from rag.finetune.extractive import ExtractiveReaderTraining
 from rag.params import Params
+from rag.reading.extractive import ExtractiveReader
 from rag.records import Passage, Question
+from tests.end_to_end_project import end_to_end_params, write_copying_model, write_project
 from tests.retrieval_toy import retrieval_params, write_retrieval_project
 from tests.tiny_bert import save_tiny_sentence_transformer
+from tests.toy import toy_params
 
 
 @pytest.fixture
@@ -50,5 +56,84 @@ def corpus(tmp_path: Path) -> Callable[..., Artifacts]:
 
     def make(name: str = "project", changed: Mapping[str, Any] | None = None) -> Artifacts:
         return write_retrieval_project(tmp_path / name, changed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def retrieved(
+    toy_model: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Artifacts, Params]]:
+    """A project before train_reader, with its params, by the weight of dense search; not to be
+    changed."""
+    reader = write_copying_model(toy_model, tmp_path_factory.mktemp("copying") / "model")
+    made: dict[float, Artifacts] = {}
+
+    def make(*overrides: str, dense_weight: float = 0.9) -> tuple[Artifacts, Params]:
+        params = end_to_end_params(reader, tiny_encoder, dense_weight, *overrides)
+        if dense_weight not in made:
+            artifacts = Artifacts(tmp_path_factory.mktemp("retrieved"))
+            write_project(artifacts, params)
+            made[dense_weight] = artifacts
+        return made[dense_weight], params
+
+    return make
+
+
+BOATS = "the red boat sails. the blue boat rests"
+CAPTAIN = "captain marlow sails south"
+MakeTraining = Callable[..., ExtractiveReaderTraining]
+
+
+@pytest.fixture
+def extractive_params(tiny_bert: Path) -> Callable[..., Params]:
+    """Params of an extractive reader from overrides."""
+
+    def make(*overrides: str) -> Params:
+        return toy_params(
+            f"reader.model={tiny_bert}",
+            "reader.kind=extractive",
+            "reader.fusion=joint",
+            "reader.passages=2",
+            "reader.stride_tokens=9",
+            "reader.training.epochs=30",
+            "reader.training.learning_rate=0.003",
+            *overrides,
+        )
+
+    return make
+
+
+@pytest.fixture
+def boats(example: Callable[..., ReadingExample]) -> list[ReadingExample]:
+    """Four examples, the second of which does not show its answer.
+
+    The second passage of a question is found with a lower score than the first.
+    """
+    made = [
+        example("what sails?", [BOATS, "the boat"], "boat"),
+        example("lost answer", [BOATS], "harbour"),
+        example("who sails?", [BOATS, CAPTAIN], "captain marlow", "captain"),
+        example("who rests?", [CAPTAIN]),
+    ]
+    return [
+        replace(one, passages=tuple(replace(p, score=1.0 / p.rank) for p in one.passages))
+        for one in made
+    ]
+
+
+@pytest.fixture
+def extractive_training(
+    extractive_params: Callable[..., Params], tmp_path: Path, boats: list[ReadingExample]
+) -> MakeTraining:
+    """Training on `boats`, or on what is `shown`; the prior's temperature is 1/2."""
+
+    def make(*overrides: str, shown: Sequence[ReadingExample] = ()) -> ExtractiveReaderTraining:
+        params = extractive_params(*overrides)
+        reader = ExtractiveReader(params.reader, tmp_path, None, prior_temperature=0.5)
+        dev = [*boats[:1], *boats[2:]]
+        return ExtractiveReaderTraining(
+            reader, params, shown or boats, dev, {"exact_match": exact_match}
+        )
 
     return make

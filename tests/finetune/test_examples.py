@@ -9,6 +9,7 @@ import pytest
 from rag.errors import TrainingError
 from rag.finetune.examples import (
     ReadingExample,
+    choose_examples,
     dev_metrics,
     evenly,
     gold_passages,
@@ -74,6 +75,40 @@ def test_gold_is_the_first_chunk_of_the_document_that_holds_an_answer() -> None:
     ]
     found = gold_passages(questions, chunks)
     assert {name: passage.chunk_id for name, passage in found.items()} == {"right": "c2"}
+
+
+def of_lengths(*lengths: int) -> tuple[list[Question], dict[str, Passage]]:
+    """Two questions about each document, whose gold passage is as long as given."""
+    questions, gold = [], {}
+    for i, length in enumerate(lengths):
+        for j in range(2):
+            asked = question(f"q{i}{j}", f"d{i}", "nowhere", "Marlow")
+            questions.append(asked)
+            gold[asked.question_id] = Passage(f"c{i}", f"d{i}", f"{'Marlow':.<{length}}", 1.0, 1)
+    return questions, gold
+
+
+def test_examples_are_short_of_different_documents_and_say_what_stands_there() -> None:
+    questions, gold = of_lengths(90, 10, 80, 20, 70, 30, 60, 40)
+    chosen = choose_examples(questions, gold, 4, seed=1)
+    # The shorter half has lengths 10, 20, 30 and 40, of documents 1, 3, 5 and 7.
+    assert sorted(example.question[1] for example in chosen) == ["1", "3", "5", "7"]
+    assert {len(passage) for example in chosen for passage in example.passages} == {10, 20, 30, 40}
+    assert {example.answer for example in chosen} == {"Marlow"}, "not an answer that is elsewhere"
+
+
+def test_the_seed_alone_decides_about_examples() -> None:
+    questions, gold = of_lengths(*range(10, 90))
+    first = choose_examples(questions, gold, 3, seed=1)
+    assert first == choose_examples(questions, gold, 3, seed=1)
+    assert first != choose_examples(questions, gold, 3, seed=2)
+    assert len({example.question for example in first}) == 3
+
+
+def test_there_are_no_more_examples_than_documents_with_a_gold_passage() -> None:
+    questions, gold = of_lengths(10, 90)
+    assert len(choose_examples(questions, gold, 5, seed=1)) == 2
+    assert choose_examples([question("q", "d1")], {}, 5, seed=1) == []
 
 
 def test_dev_metrics_are_means_in_percent(example: MakeExample) -> None:

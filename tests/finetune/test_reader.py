@@ -14,8 +14,8 @@ import pytest
 from rag.artifacts import Artifacts
 from rag.evaluation.answer_scores import exact_match, token_f1
 from rag.finetune import reader, stage_key
-from rag.finetune.causal import CausalReaderTraining
 from rag.finetune.examples import ReadingExample
+from rag.finetune.generative import GenerativeReaderTraining
 from rag.params import Params, load_params
 from rag.records import Answer
 from tests.toy import run_python, toy_params
@@ -25,14 +25,14 @@ SCORES = {"f1": token_f1, "exact_match": exact_match}
 STAGE = """
 import os, signal
 from rag.__main__ import main
-from rag.finetune.causal import CausalReaderTraining
-steps, loss = [], CausalReaderTraining.loss
+from rag.finetune.generative import GenerativeReaderTraining
+steps, loss = [], GenerativeReaderTraining.loss
 def counted(self, batch):
     steps.append(batch)
     if len(steps) == {fatal}:
         os.kill(os.getpid(), signal.SIGKILL)
     return loss(self, batch)
-CausalReaderTraining.loss = counted
+GenerativeReaderTraining.loss = counted
 assert main(["train_reader"]) == 0
 print(len(steps))
 """
@@ -104,9 +104,9 @@ def tune(
 ) -> int:
     """Runs the stage here, stopped at step `fatal` of this run; returns the steps begun."""
     begun = 0
-    plain = CausalReaderTraining.loss
+    plain = GenerativeReaderTraining.loss
 
-    def counted(self: CausalReaderTraining, batch: Sequence[int]) -> Any:
+    def counted(self: GenerativeReaderTraining, batch: Sequence[int]) -> Any:
         nonlocal begun
         begun += 1
         if begun == fatal:
@@ -115,7 +115,7 @@ def tune(
 
     with monkeypatch.context() as patch:
         patch.chdir(artifacts.root)
-        patch.setattr(CausalReaderTraining, "loss", counted)
+        patch.setattr(GenerativeReaderTraining, "loss", counted)
         try:
             reader.tune_reader(params, artifacts, scores=SCORES)
         except Interrupted:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rag.artifacts import Artifacts
-from rag.errors import TrainingError
+from rag.errors import ParamsError, TrainingError
 from rag.finetune import retriever
 from rag.finetune.negatives import Negatives
 from rag.finetune.retriever import tune_retriever
@@ -176,3 +176,14 @@ def test_nothing_to_measure_on_is_an_error_that_says_what_to_do(
     dev = {item.question_id: {"document_id": None} for item in questions() if item.split == "dev"}
     with pytest.raises(TrainingError, match=r"16 answerable dev questions.*retriever\.mode"):
         tune_retriever(tuning("query"), corpus(changed=dev))
+
+
+def test_sharded_weights_are_refused_before_anything_is_touched(
+    corpus: Callable[..., Artifacts], tuning: Callable[..., Params]
+) -> None:
+    sharded = ("processes=2", "batches_per_step=2", "shard_weights=true")
+    settings = tuning("full", *(f"retriever.training.{change}" for change in sharded))
+    artifacts = corpus()
+    with pytest.raises(ParamsError, match=r"retriever\.training\.shard_weights: .*set it to false"):
+        tune_retriever(settings, artifacts)
+    assert not artifacts.retriever.exists()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from rag.params import ReaderParams
+from rag.reading.beam import beam_search
 from rag.reading.causal import CausalReader
-from rag.reading.generation import generate
+from rag.reading.generative import Reading, Source, TokenIds
 from rag.reading.packing import Prompt, pack
-from rag.reading.prompts import REFUSAL, passages_part
+from rag.reading.prompts import REFUSAL, Example, conversation
 from rag.records import Evidence, Passage
 
 MakePassage = Callable[[str], Passage]
@@ -21,13 +24,13 @@ TEXTS = (
     "The Galebird sails.",
 )
 ASKED = ("Who commands the Seafox?", "Under whom does it sail?", "What did the anchor cost?")
-
-
-def prompts_of_three_lengths(reader: CausalReader) -> list[Prompt]:
-    """Three questions on the first passage, two on the second, one without any, one on all."""
-    prompts = [reader.prompt(question, [TEXTS[0]]) for question in ASKED]
-    prompts += [reader.prompt(question, [TEXTS[1]]) for question in ASKED[:2]]
-    return [*prompts, reader.prompt(ASKED[0], []), reader.prompt(ASKED[2], TEXTS)]
+#: Three questions on the first passage, two on the second, one without any, one on all.
+SOURCES = (
+    *(Source(question, TEXTS[:1]) for question in ASKED),
+    *(Source(question, TEXTS[1:2]) for question in ASKED[:2]),
+    Source(ASKED[0], ()),
+    Source(ASKED[2], TEXTS),
+)
 
 
 def alone(prompt: Prompt) -> list[int]:
@@ -44,48 +47,52 @@ def plain_log_probabilities(model: torch.nn.Module, ids: list[int], count: int) 
 
 
 def test_packed_log_probabilities_are_those_of_each_prompt_alone(causal: CausalReader) -> None:
-    prompts = prompts_of_three_lengths(causal)
+    prompts = [causal.prompt(source) for source in SOURCES]
     answers = [causal.answer_ids(a) for a in ("Captain Marlow", "Elgin", "", "9 days", "x", "", "")]
-    rows = pack(prompts, answers, 150)
+    rows = pack(prompts, answers, 1024)
     assert len(rows) > 2
     assert len({row.length for row in rows}) > 2
     assert max(len(row.members) for row in rows) > 1
-    lengths = [[len(answers[member]) for member in row.members] for row in rows]
     with torch.inference_mode():
-        packed = causal.answer_log_probabilities(rows, lengths)
-    members = [member for row in rows for member in row.members]
-    expected = [
-        plain_log_probabilities(causal.model, alone(prompts[i]) + answers[i], len(answers[i]))
-        for i in members
-    ]
-    torch.testing.assert_close(packed, torch.cat(expected), atol=1e-4, rtol=0)
+        found = causal.token_log_probabilities(SOURCES, answers)
+    for prompt, answer, tokens in zip(prompts, answers, found, strict=True):
+        ids = alone(prompt) + list(answer)
+        expected = plain_log_probabilities(causal.model, ids, len(answer))
+        torch.testing.assert_close(tokens, expected, atol=1e-4, rtol=0)
 
 
-def test_generation_is_that_of_each_prompt_alone(causal: CausalReader) -> None:
-    prompts = prompts_of_three_lengths(causal)
-    rows = pack(prompts, [()] * len(prompts), 150)
-    # The end takes the place of a token that the first answer has and others have not.
-    token = generate(causal, rows, 12)[0][0][2]
+@pytest.fixture
+def ending(causal: CausalReader) -> CausalReader:
+    """A reader some of whose answers end early: the end is likelier than a token of the first."""
+    [[first], *_] = beam_search(causal.steps(SOURCES), end_id=causal.end_id, max_new_tokens=12)
     with torch.no_grad():
         head = causal.model.lm_head.weight
-        head[causal.tokenizer.eos_token_id] = 1.01 * head[token]
-    generated = generate(causal, rows, 12)
-    assert sorted(generated) == list(range(len(prompts)))
-    assert len(generated[0][0]) <= 3
-    assert max(len(ids) for ids, _ in generated.values()) == 12
-    for i, prompt in enumerate(prompts):
-        ids = alone(prompt)
+        head[causal.end_id] = 1.01 * head[first.ids[2]]
+    return causal
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generation_is_that_of_each_prompt_alone(ending: CausalReader, beams: int) -> None:
+    generated = beam_search(
+        ending.steps(SOURCES), end_id=ending.end_id, max_new_tokens=12, beams=beams
+    )
+    assert len(generated) == len(SOURCES)
+    assert min(len(best[0].ids) for best in generated) <= 3
+    assert max(len(best[0].ids) for best in generated) == 12
+    for source, hypotheses in zip(SOURCES, generated, strict=True):
+        ids = alone(ending.prompt(source))
         with torch.inference_mode():
-            whole = causal.model.generate(
+            whole = ending.model.generate(
                 torch.tensor([ids]),
                 attention_mask=torch.ones(1, len(ids), dtype=torch.long),
                 do_sample=False,
+                num_beams=beams,
                 max_new_tokens=12,
             )[0].tolist()
-        tokens, score = generated[i]
-        assert tokens == whole[len(ids) :]
-        mean = plain_log_probabilities(causal.model, whole, len(tokens)).mean()
-        assert score == pytest.approx(float(mean), abs=1e-4)
+        best = hypotheses[0]
+        assert list(best.ids) == whole[len(ids) :]
+        expected = plain_log_probabilities(ending.model, whole, len(best.ids))
+        assert best.log_probabilities == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_log_likelihood_is_by_question_and_passage(
@@ -98,7 +105,7 @@ def test_log_likelihood_is_by_question_and_passage(
     assert table[1, 1] == -np.inf
     for i, k in ((0, 0), (0, 1), (1, 0)):
         wanted = causal.answer_ids(answers[i])
-        ids = alone(causal.prompt(ASKED[i], [passages[i][k].text])) + wanted
+        ids = alone(causal.prompt(Source(ASKED[i], (passages[i][k].text,)))) + list(wanted)
         expected = plain_log_probabilities(causal.model, ids, len(wanted)).sum()
         assert table[i, k] == pytest.approx(float(expected), abs=1e-3)
 
@@ -120,10 +127,12 @@ def test_answers_come_in_order_with_the_passages_that_were_read(
     assert [a.score for a in answers] == pytest.approx([a.score for a in again], abs=1e-4)
 
 
-def test_a_refusal_is_an_abstention(causal: CausalReader, monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = {0: causal.answer_ids(f" {REFUSAL.title()}."), 1: causal.answer_ids("Elgin.\nYes")}
-    monkeypatch.setattr("rag.reading.causal.generate", lambda *_: {i: (ids[i], -0.5) for i in ids})
-    refused, given = causal.answer(ASKED[:2], [[], []])
+def test_a_refusal_is_an_abstention(causal: CausalReader) -> None:
+    def read(answer: str) -> TokenIds:
+        return causal.answer_ids(answer)
+
+    refused = causal._as_answer(Reading(read(f" {REFUSAL.title()}."), -0.5), ())
+    given = causal._as_answer(Reading(read("Elgin.\nYes"), -0.5), ())
     assert (refused.text, refused.abstained, refused.score) == ("", True, -0.5)
     assert (given.text, given.abstained) == ("Elgin", False)
 
@@ -136,40 +145,56 @@ def text(reader: CausalReader, ids: Sequence[int]) -> str:
     return decoded
 
 
+def shared(*passages: str) -> str:
+    return conversation("Who?", passages).shared
+
+
 def test_prompt_without_a_chat_template(causal: CausalReader) -> None:
-    prompt = causal.prompt("Who?", ["One.", "Two."])
-    assert text(causal, prompt.shared) == passages_part(["One.", "Two."])
+    prompt = causal.prompt(Source("Who?", ("One.", "Two.")))
+    assert text(causal, prompt.shared) == shared("One.", "Two.")
     assert text(causal, prompt.own) == "Question: Who?\nAnswer:"
 
 
 def test_closed_book_prompt_has_no_passages(causal: CausalReader) -> None:
-    prompt = causal.prompt("Who?", [])
-    assert text(causal, prompt.shared) == passages_part([])
+    assert text(causal, causal.prompt(Source("Who?", ())).shared) == shared()
+
+
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}<assistant>"
 
 
 def test_prompt_with_a_chat_template(causal: CausalReader) -> None:
-    causal.tokenizer.chat_template = (
-        "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}<assistant>"
-    )
-    prompt = causal.prompt("Who?", ["One."])
-    assert text(causal, prompt.shared) == f"<system></><user>{passages_part(['One.'])}"
+    causal.tokenizer.chat_template = CHAT
+    prompt = causal.prompt(Source("Who?", ("One.",)))
+    assert text(causal, prompt.shared) == f"<system></><user>{shared('One.')}"
     assert text(causal, prompt.own) == "Question: Who?</><assistant>"
-    assert text(causal, causal.prompt("Who?", []).shared).startswith("<system></><user>Answer")
+    closed = causal.prompt(Source("Who?", ()))
+    assert text(causal, closed.shared).startswith("<system></><user>Answer")
+
+
+def test_worked_examples_are_earlier_turns_of_the_chat(
+    causal_params: ReaderParams, tmp_path: Path
+) -> None:
+    example = Example("Where?", ("Elgin.",), "Elgin")
+    reader = CausalReader(causal_params, tmp_path, None, examples=[example])
+    reader.tokenizer.chat_template = CHAT
+    prompt = reader.prompt(Source("Who?", ("One.",)))
+    turn = f"<user>{shared('Elgin.')}Question: Where?</><assistant>Elgin</>"
+    assert text(reader, prompt.shared) == f"<system></>{turn}<user>{shared('One.')}"
 
 
 def test_passages_are_cut_to_fit_and_the_question_is_kept(causal: CausalReader) -> None:
     limit = causal.params.max_prompt_tokens
-    whole = causal.prompt(ASKED[0], TEXTS[:1])
-    cut = causal.prompt(ASKED[0], TEXTS * 9)
+    whole = causal.prompt(Source(ASKED[0], TEXTS[:1]))
+    cut = causal.prompt(Source(ASKED[0], TEXTS * 9))
     assert cut.own == whole.own
     assert len(cut.shared) + len(cut.own) == limit
-    assert text(causal, cut.shared).startswith(passages_part(TEXTS[:1]))
+    assert text(causal, cut.shared).startswith(shared(TEXTS[0]))
 
 
 def test_a_question_longer_than_the_prompt_leaves_no_room_for_passages(
     causal: CausalReader,
 ) -> None:
-    assert causal.prompt("Who " * 200, TEXTS * 9).shared == ()
+    assert causal.prompt(Source("Who " * 200, TEXTS * 9)).shared == ()
 
 
 def test_answer_ids_end_the_turn(causal: CausalReader) -> None:

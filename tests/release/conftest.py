@@ -11,7 +11,7 @@ import pytest
 
 from rag.artifacts import Artifacts
 from rag.params import Params, parse_params
-from rag.records import CHUNKS, Chunk, write_table
+from tests.answering_project import write_adapter, write_answering_project
 
 METRICS = {
     "n_questions": 150,
@@ -77,39 +77,22 @@ def run_id(_mlflow: None, state: Path) -> str:
 
 @pytest.fixture(scope="session")
 def answering(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifacts, Params]:
-    """A project that can answer: every file is what the stages write, made in seconds."""
-    from rag.reading.reader import write_manifest as write_reader_manifest
-    from rag.retrieval.embeddings import make_embeddings, write_embeddings
-    from rag.retrieval.encoder import Encoder, write_manifest
-    from rag.retrieval.fusion import Fusion
-
+    """A project that can answer, with metrics as evaluate leaves them."""
     root = tmp_path_factory.mktemp("answering")
-    artifacts = Artifacts(root)
-    model = _tiny_language_model(root / "tiny", artifacts.reader / "adapter")
+    model = _tiny_language_model(root / "tiny")
+    write_adapter(model, Artifacts(root).reader / "adapter")
     params = parse_params(
         {"reader": {"model": str(model), "max_answer_tokens": 4}, "release": {"name": "tiny"}}
     )
-    texts = ["the petrel sails at noon", "the fulmar sails at dawn", "dogs travel free"]
-    chunks = [Chunk(f"{i:016x}", f"d{i}", 0, text, 5) for i, text in enumerate(texts)]
-    write_table(chunks, CHUNKS, artifacts.chunks)
-    encoder = Encoder(params.retriever, artifacts.weights_cache)
-    vectors = encoder.encode(texts, "passage", batch_tokens=params.embed.batch_tokens)
-    ids = [chunk.chunk_id for chunk in chunks]
-    embeddings = make_embeddings(ids, vectors, encoder.passage_fingerprint)
-    write_embeddings(embeddings, artifacts.embeddings)
-    for folder in (artifacts.passage_encoder, artifacts.query_encoder):
-        write_manifest(folder, params.retriever, encoder.weights, "base")
-    Fusion().write(artifacts.fusion)
-    write_reader_manifest(artifacts.reader, kind="causal", model=str(model), abstain_below=None)
+    artifacts = write_answering_project(root, params)
     artifacts.metrics.parent.mkdir(parents=True)
     artifacts.metrics.write_text(json.dumps(METRICS), encoding="utf-8")
     return artifacts, params
 
 
-def _tiny_language_model(folder: Path, adapter: Path) -> Path:
-    """A LLaMA of two narrow layers with random weights, its tokenizer, and a LoRA adapter."""
+def _tiny_language_model(folder: Path) -> Path:
+    """A LLaMA of two narrow layers with random weights, and its tokenizer."""
     import torch
-    from peft import LoraConfig, get_peft_model
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -135,6 +118,4 @@ def _tiny_language_model(folder: Path, adapter: Path) -> Path:
     )
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
-    tuned = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
-    tuned.save_pretrained(str(adapter))
     return folder

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ import yaml
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
 from rag.params import Params, parse_params
+from rag.records import Evidence
 from rag.release import registry
 from rag.release.bundle import looks_pickled, write_bundle
 
@@ -85,6 +87,7 @@ def test_answers_in_a_fresh_process_without_network(
     assert set(answer) == {"answer", "score", "abstained", "evidence"}
     assert answer["evidence"][0]["text"] == "the petrel sails at noon"
     assert answer["evidence"][0]["document_id"] == "d0"
+    assert answer["evidence"][0]["posterior"] is None, "one prompt weighs no passages"
     assert result["code"].startswith(str(folder[0]))  # the release's own code, not the checkout's
     assert any((tmp_path / "state of another user").iterdir())
 
@@ -118,6 +121,25 @@ def test_is_typed_and_pinned(folder: tuple[Path, dict[str, str]]) -> None:
     assert {line.split("==")[0] for line in requirements} >= {"mlflow", "torch", "qdrant-edge-py"}
     assert all("==" in line for line in requirements)
     assert folder[1]["bundle"]
+
+
+@pytest.mark.parametrize("posterior", [0.25, None])
+def test_the_output_fits_its_signature_with_and_without_a_posterior(
+    folder: tuple[Path, dict[str, str]], posterior: float | None
+) -> None:
+    import pandas as pd
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+    from mlflow.models.utils import _enforce_schema
+
+    outputs = Model.load(str(folder[0])).signature.outputs
+    evidence = asdict(Evidence("c", "d", "text", 0.5, 1, posterior))
+    row = {"answer": "noon", "score": -0.5, "abstained": False, "evidence": [evidence]}
+    taken = _enforce_schema(pd.DataFrame([row]), outputs)
+    assert taken["evidence"][0] == [evidence]
+    del evidence["score"]
+    with pytest.raises(MlflowException, match="score"):
+        _enforce_schema(pd.DataFrame([row]), outputs)
 
 
 def test_a_release_without_its_chunks_says_so(

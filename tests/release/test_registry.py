@@ -56,6 +56,8 @@ def test_registers_the_run_once(named: Toy, run_id: str, state: Path) -> None:
     assert card.startswith("PROMOTE: f1 is better\n")
     assert "| f1 | 61.2 (57.9 to 64.4) | 4.0 (2.0 to 6.5) |" in card
     assert "| data hash | `d1` |" in card
+    assert "| Fusion | concat |" in card
+    assert "| Prior temperature | weighs no passages |" in card
     run = MlflowClient().get_run(run_id)
     assert [model.model_id for model in outputs(run)] == [release.model_id]
     model = MlflowClient().get_logged_model(release.model_id)

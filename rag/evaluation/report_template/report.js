@@ -4,7 +4,7 @@
   const BRIEF = 120;
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
-  const hasBaseline = data.systems.length > 1;
+  const hasBaseline = data.has_baseline;
   const state = { filter: "all", search: "", order: "asked", page: 0, open: new Set() };
 
   // Elements are made with textContent only: nothing in the data is ever read as HTML.
@@ -19,7 +19,8 @@
   }
 
   const questions = data.questions.map((question, place) => {
-    const [own, baseline] = question.answers;
+    const own = question.answers[0];
+    const baseline = hasBaseline ? question.answers[1] : null;
     const texts = [question.question, question.id, question.document || "", ...question.gold];
     return {
       ...question,
@@ -113,10 +114,19 @@
     });
   }
 
+  // How much of the answer came from a passage, by a reader that weighs its passages.
+  function shareOf(share) {
+    const bar = element("i", {});
+    bar.style.width = `${100 * share}%`;
+    const percent = share < 0.01 ? "under 1" : (100 * share).toFixed(0);
+    return element("span", { class: "share" }, element("span", { class: "share-bar" }, bar), `${percent} % of the answer`);
+  }
+
   function passage(evidence, place) {
     const [documentId, text] = data.passages[evidence.passage];
     const head = element("header", {}, element("b", {}, `${place + 1}`), documentId);
     if (evidence.relevant) head.append(element("span", { class: "badge" }, "holds the answer"));
+    if (evidence.share !== null) head.append(shareOf(evidence.share));
     head.append(element("span", { class: "number" }, `score ${evidence.score.toFixed(3)}`));
     const made = element("article", { class: "passage" }, head, element("p", {}, ...marked(text, evidence)));
     // A passage with nothing to see in it shows two lines until it is clicked.
