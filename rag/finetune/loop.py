@@ -30,6 +30,7 @@ from rag.finetune.step import FAILED, Failure, StepGradient, save_failures
 from rag.finetune.trainable import Loss, Trainable, length_buckets
 from rag.finetune.workers import World, world
 from rag.params import LoopParams
+from rag.reading.memory import give_back
 
 __all__ = ["Log", "Loss", "Trainable", "TrainingSummary", "length_buckets", "train"]
 #: Steps between two rows of the curve.
@@ -165,6 +166,7 @@ class _Run:
             is_due = step in evaluation_steps
             if is_due or step % _ROW_STEPS == 0:
                 state = replace(state.record(self._row(state), step, self._log), since_row=Tally())
+                give_back()
             if is_due:
                 state = self._evaluated(state)
             is_time, is_over = self._workers.agreed(

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from rag.artifacts import Artifacts
+from rag.errors import TrainingError
 from rag.finetune.end_to_end import EndToEndTraining, end_to_end_training
 from rag.finetune.examples import (
     ReadingExample,
@@ -141,10 +142,18 @@ def reading_data(params: Params, artifacts: Artifacts) -> ReadingData:
         seed=params.seed,
     )
     dev = [_dev_example(question, passages, count) for question in dev_questions]
+    prompt_examples = choose_examples(questions, gold, max(1, settings.examples), params.seed)
+    if len(prompt_examples) < settings.examples:
+        raise TrainingError(
+            f"reader.examples: {settings.examples} are asked for, and the train questions give "
+            f"{len(prompt_examples)} whose document holds the answer; lower it or add questions"
+        )
+    # A question that stands in every prompt would be asked with its answer beside it.
+    shown = {example.question for example in prompt_examples[: settings.examples]}
     return ReadingData(
-        train=train_examples,
+        train=[item for item in train_examples if item.question.text not in shown],
         dev=evenly(dev, settings.training.dev_questions),
-        prompt_examples=choose_examples(questions, gold, max(1, settings.examples), params.seed),
+        prompt_examples=prompt_examples,
         prior_temperature=prior_temperature(settings, dev),
     )
 

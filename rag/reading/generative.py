@@ -19,6 +19,7 @@ from rag.params import ReaderParams
 from rag.reading.beam import Barred, Hypothesis, Mixture, Steps, beam_search
 from rag.reading.copying import Copied, Vocabulary, vocabulary_of
 from rag.reading.marginal import log_posterior, passage_prior, rag_sequence
+from rag.reading.memory import give_back
 from rag.reading.packing import Cost, question_batches
 from rag.reading.prompts import REFUSAL, clean_answer, is_refusal
 from rag.reading.reader import Array, Progress, as_evidence
@@ -122,6 +123,7 @@ class GenerativeReader(ABC):
             readings = self._read([sources[i] for i in batch], [used[i] for i in batch])
             for i, reading in zip(batch, readings, strict=True):
                 answers[i] = self._as_answer(reading, used[i])
+            give_back()
             if progress is not None:
                 progress(len(batch))
         return [answers[i] for i in range(len(used))]

@@ -108,6 +108,7 @@ def test_a_merged_reader_says_the_same_where_its_base_is_not_installed(
     expected = outputs(reader)
     save_tuned(reader.model, folder, params, reader.tokenizers)
     assert [path.name for path in folder.iterdir()] == ["adapter"]
+    assert (folder / "adapter/adapter_model.safetensors").stat().st_mode & 0o777 == 0o644
     again = READERS[params.kind](params, tmp_path, folder)
     torch.testing.assert_close(outputs(again), expected, atol=1e-5, rtol=0)
     with again.model.disable_adapter():
