@@ -1,11 +1,11 @@
 """How well readers answer on articles not seen in training: each fusion, its baselines, the oracle.
 
     python benchmarks/reader_quality.py --data DATA
-    python benchmarks/reader_quality.py --data DATA --set-name squad2 --systems rag_sequence_3
+    python benchmarks/reader_quality.py ... --set-name squad2 --systems concat_1 --baselines never
 
 Every paragraph of a set is in the corpus; the last six articles are test, the six before them dev,
 and train questions come from the rest: all questions of paragraphs that are spread evenly, at most
-`--train` of them. Retrieval is the hybrid of the project (recall in the first line). Every system
+`--train` of them. Retrieval is the hybrid of the project, its recall in the first line. Every system
 is trained and asked through the stages and the class that serve, with params.yaml and the settings
 that SYSTEMS names; `--state` keeps what is finished, so that a run can go on, and `--set` changes
 a parameter of all of them. Intervals resample the test articles' paragraphs.
@@ -13,7 +13,7 @@ a parameter of all of them. Intervals resample the test articles' paragraphs.
 closed_book, zero_shot, one_shot   the untuned model: no passages; none or one worked example
 concat_1, rag_sequence_3, ...      tuned: the fusion and the passages read; dev chose the step
 oracle                             the best tuned system, given the gold passage
-never                              (squad2) the best tuned system, which may not decline to answer
+never                              the best tuned system, which may not decline to answer
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ SETS = {
 }
 STAGES = ("chunk", "train_retriever", "embed", "retrieve")
 UNTUNED = ("closed_book", "zero_shot", "one_shot")
+BASELINES = (*UNTUNED, "oracle")
 #: Three passages a question: larger batches share more of them, and one epoch takes as long as two
 #: of one passage.
 THREE = ("reader.passages=3", "reader.training.batch_tokens=2048", "reader.training.epochs=1")
@@ -87,9 +88,8 @@ def main() -> None:
         _prepare(artifacts, params, options)
         found = {name: _system(name, name, artifacts, options) for name in options.systems}
         best = max(found, key=lambda name: float(found[name].facts["dev"]["dev_f1"]))
-        compared = [*UNTUNED, "oracle", *(["never"] if options.set_name == "squad2" else [])]
-        for name in compared:
-            of = best if name in ("oracle", "never") else options.systems[0]
+        for name in options.baselines:
+            of = options.systems[0] if name in UNTUNED else best
             found[name] = _system(name, of, artifacts, options)
         _report(found, best, params)
 
@@ -193,7 +193,10 @@ def _report(found: Mapping[str, Result], best: str, params: Params) -> None:
         confidence=params.evaluate.confidence,
         seed=params.seed,
     )
-    print(f"\n{metrics['n_questions']} test questions; the best on dev is {best}\n")
+    recall = ", ".join(
+        f"{name} {metrics['systems'][best][name]['value']:.1f}" for name in ("recall@1", "recall@5")
+    )
+    print(f"\n{metrics['n_questions']} test questions, {recall}; the best on dev is {best}\n")
     print(f"| system | {' | '.join(METRICS)} | training, s | answering, s |")
     print(f"|---|{'---|' * (len(METRICS) + 2)}")
     for name, of in metrics["systems"].items():
@@ -234,9 +237,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=10_000)
     parser.add_argument("--state", type=Path, help="folder that keeps what is finished")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--baselines", type=lambda text: text.split(","), default=list(BASELINES))
     options = parser.parse_args()
-    if unknown := set(options.systems) - SYSTEMS.keys():
-        parser.error(f"--systems: {', '.join(unknown)}; known: {', '.join(SYSTEMS)}")
+    for option, known in (("systems", SYSTEMS), ("baselines", (*BASELINES, "never"))):
+        if unknown := set(getattr(options, option)) - set(known):
+            parser.error(f"--{option}: {', '.join(unknown)}; known: {', '.join(known)}")
     return options
 
 

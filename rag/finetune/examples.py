@@ -49,7 +49,7 @@ def reading_examples(
     for question in questions:
         found = passages[question.question_id]
         shown = list(found[:count])
-        answer = answer_to_learn(question)
+        answer = question.answers[0] if question.answerable else ""
         withheld = generator.random() < withheld_share
         if question.answerable and question.question_id in gold:
             wanted = gold[question.question_id]
@@ -64,14 +64,6 @@ def reading_examples(
                 shown = _with_gold(found[:count], wanted, count)
         examples.append(ReadingExample(question, tuple(shown), answer))
     return examples
-
-
-def answer_to_learn(question: Question) -> str:
-    """The shortest accepted answer, the first of several: the words that annotators agree on.
-
-    Empty for a question without an answer.
-    """
-    return min(question.answers, key=len) if question.answerable else ""
 
 
 def _with_gold(found: Sequence[Passage], wanted: Passage, count: int) -> list[Passage]:

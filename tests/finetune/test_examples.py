@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -50,6 +51,33 @@ def test_the_gold_passage_is_always_shown(found: list[str], count: int, shown: l
     [made] = reading_examples([asked], {"q": retrieved(*found)}, {"q": GOLD}, count)
     assert [passage.chunk_id for passage in made.passages] == shown
     assert made.target == "Captain Marlow"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_questions_is_shown_no_passage_that_answers(share: float) -> None:
+    """What is withheld is every passage that answers, and then to decline is right."""
+    other = Passage("more", "d1", "it is Marlow again", 0.4, 3)
+    shown = [*retrieved("a"), replace(GOLD, rank=2), other, *retrieved("b")]
+    asked = [question(f"q{i}", "d1", "Marlow") for i in range(200)]
+    made = reading_examples(
+        asked,
+        {one.question_id: shown for one in asked},
+        {one.question_id: GOLD for one in asked},
+        3,
+        withheld_share=share,
+        seed=5,
+    )
+    withheld = [one for one in made if not one.target]
+    assert len(withheld) == pytest.approx(200 * share, abs=20)
+    for one in made:
+        names = [passage.chunk_id for passage in one.passages]
+        assert names == (["a", "b"] if not one.target else ["a", "gold", "more"])
+
+
+def test_a_question_whose_every_passage_answers_keeps_its_answer() -> None:
+    asked = question("q", "d1", "Captain Marlow")
+    [made] = reading_examples([asked], {"q": [GOLD]}, {"q": GOLD}, 1, withheld_share=0.99, seed=1)
+    assert (made.target, [one.chunk_id for one in made.passages]) == ("Captain Marlow", ["gold"])
 
 
 def test_unanswerable_questions_keep_their_distractors_and_have_nothing_to_say() -> None:
