@@ -5,9 +5,9 @@
 
 Every paragraph of a set is in the corpus; the last six articles are test, the six before them dev,
 and train questions come from the rest: all questions of paragraphs that are spread evenly, at most
-`--train` of them. Retrieval is the hybrid of the project, its recall in the first line. Every system
-is trained and asked through the stages and the class that serve, with params.yaml and the settings
-that SYSTEMS names; `--state` keeps what is finished, so that a run can go on, and `--set` changes
+`--train` of them. Retrieval is the hybrid of the project; the first line has its recall. Systems
+are trained and asked through the stages and the class that serve, with params.yaml and what
+SYSTEMS names; `--state` keeps what is finished, so that a run can go on, and `--set` changes
 a parameter of all of them. Intervals resample the test articles' paragraphs.
 
 closed_book, zero_shot, one_shot   the untuned model: no passages; none or one worked example
