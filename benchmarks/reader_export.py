@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -124,6 +125,7 @@ def _take_turns(
             started = time.perf_counter()
             answers[form] = forms[form].reader.answer(questions, passages)
             seconds[form].append(time.perf_counter() - started)
+            print(f"{form.name}: {seconds[form][-1]:.1f} s", file=sys.stderr, flush=True)
     return answers, seconds
 
 

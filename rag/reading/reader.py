@@ -117,12 +117,15 @@ def reading_facts(params: ReaderParams, manifest: Mapping[str, Any]) -> dict[str
         "Passages read": str(params.passages),
         "Fusion": params.fusion,
         "Prior temperature": temperature if params.is_marginal else "weighs no passages",
+        "Weights": str(manifest.get("export", "adapter"))
+        + (", int8" if params.quantize == "int8" else ""),
     }
     if params.kind == "extractive":
         return {**facts, "Decoding": "best span"}
     return {
         **facts,
         "Decoding": decoding,
+        "Answers": "copied from the passages" if params.verbatim else "in the model's own words",
         "Examples in a prompt": str(params.examples),
         "Prompt version": str(manifest.get("prompt_version", "unknown")),
     }

@@ -33,13 +33,17 @@ def test_a_manifest_without_a_temperature_is_of_before_there_was_one() -> None:
 
 
 def test_what_a_reader_that_weighs_passages_says_of_itself() -> None:
-    params = ReaderParams(fusion="rag_sequence", passages=4, decoding="fast", beams=3, examples=2)
-    manifest = {"prior_temperature": 0.0625, "prompt_version": "abc"}
+    params = ReaderParams(
+        fusion="rag_sequence", passages=4, decoding="fast", beams=3, examples=2, quantize="int8"
+    )
+    manifest = {"prior_temperature": 0.0625, "prompt_version": "abc", "export": "merged"}
     assert reading_facts(params, manifest) == {
         "Passages read": "4",
         "Fusion": "rag_sequence",
         "Prior temperature": "0.0625",
+        "Weights": "merged, int8",
         "Decoding": "3 beams, fast",
+        "Answers": "copied from the passages",
         "Examples in a prompt": "2",
         "Prompt version": "abc",
     }
@@ -49,10 +53,13 @@ def test_what_does_not_apply_to_a_reader_is_not_said_of_it() -> None:
     concat = reading_facts(ReaderParams(), {"prompt_version": "abc"})
     assert concat["Prior temperature"] == "weighs no passages"
     assert concat["Decoding"] == "greedy"
+    worded = reading_facts(ReaderParams(verbatim=False), {})
+    assert worded["Answers"] == "in the model's own words"
     extractive = ReaderParams(kind="extractive", model="bundled:minilm", fusion="joint")
     assert reading_facts(extractive, {}) == {
         "Passages read": "1",
         "Fusion": "joint",
         "Prior temperature": "weighs no passages",
+        "Weights": "adapter",
         "Decoding": "best span",
     }
