@@ -47,6 +47,7 @@ class TrainingParams(LoopParams):
     evaluations: Annotated[int, Field(ge=1)] = 2
     dev_questions: Positive = 150
     withheld_share: Share = 0.0
+    refusal_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     cache_mb: Annotated[int, Field(ge=0)] = 1024
 
 
@@ -138,6 +139,14 @@ class ReaderParams(ModelReference):
             problems.append(
                 f"prior_temperature is only used by rag_sequence and rag_token, not by "
                 f"'{self.fusion}', which weighs no passages"
+            )
+        if self.training.refusal_weight and (
+            self.fusion != "rag_sequence" or self.kind == "extractive"
+        ):
+            problems.append(
+                "training.refusal_weight teaches single passages to decline: it needs fusion "
+                f"rag_sequence of a model that writes text, not '{self.fusion}' of kind "
+                f"'{self.kind}'"
             )
         if self.kind == "extractive" and self.beams > 1:
             problems.append("beams are only used by a model that writes text, not by 'extractive'")

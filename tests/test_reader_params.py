@@ -68,6 +68,10 @@ def test_a_fusion_fits_the_kind_or_is_refused_with_the_reason(kind: str, fusion:
         ({"decoding": "fast", "fusion": "rag_token"}, "not by 'rag_token' of kind 'causal'"),
         ({"prior_temperature": 0.5}, "prior_temperature is only used by rag_sequence and rag_tok"),
         ({"export": "merged", "lora": None}, "export 'merged' needs lora"),
+        (
+            {"fusion": "rag_token", "training": {"refusal_weight": 0.5}},
+            "training.refusal_weight teaches single passages to decline",
+        ),
         ({"end_to_end": {}}, "end_to_end needs fusion rag_sequence or rag_token, got 'concat'"),
         ({"model": "owner/t5", "kind": "seq2seq", "fusion": "joint"}, "a seq2seq model writes"),
         (KINDS["seq2seq"] | {"model": "bundled:minilm"}, "kind 'seq2seq' needs a decoder"),

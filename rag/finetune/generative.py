@@ -19,6 +19,7 @@ from rag.reading.generative import GenerativeReader, Source
 from rag.reading.marginal import rag_sequence, rag_token
 from rag.reading.packing import pack, question_batches, total_tokens
 from rag.records import Answer
+from rag.retrieval.relevance import contains
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +125,7 @@ class GenerativeReaderTraining:
             passages = [self._examples[i].passages for i in batch]
             prior = self._reader.log_prior(passages, max(map(len, sources)))
             return self.loss_with_prior(batch, prior)[0]
-        tokens = self._token_log_probabilities(batch, sources)
+        tokens, _ = self._token_log_probabilities(batch, sources)
         return self._loss(batch, torch.stack([own.sum() for own in tokens]), before)
 
     def answered_from(self, position: int) -> Sequence[int]:
@@ -140,36 +141,71 @@ class GenerativeReaderTraining:
         """The marginal loss by a prior log p(z|x) (B, K) that is given, and log p(y|x,z) (B, K).
 
         `chosen` has the places of the passages that are read, among those of each example: all of
-        them where it is None.
+        them where it is None. With `training.refusal_weight`, -log p(refusal|x,z) of the passages
+        that do not hold the answer is added: the marginal alone teaches them nothing, since they do
+        not explain the answer, and a wrong passage goes on answering as surely as the right one.
         """
         before = self._reader.tokens_read, self._reader.tokens_padded
         sources: list[Sequence[Source]] = [self._sources[i] for i in batch]
         if chosen is not None:
             sources = [[own[k] for k in of] for own, of in zip(sources, chosen, strict=True)]
-        tokens = self._token_log_probabilities(batch, sources)
+        tokens, refusals = self._token_log_probabilities(batch, sources)
         prior = prior.to(self._reader.device)
         likelihood = padded(tokens, [len(own) for own in sources], prior.shape[1])  # (B, K, T)
         whole = likelihood.sum(-1)
         by_token = self._params.fusion == "rag_token"
         log_p = rag_token(prior, likelihood) if by_token else rag_sequence(prior, whole)
-        return self._loss(batch, log_p, before), whole
+        return self._loss(batch, log_p, before, refusals), whole
 
     def _token_log_probabilities(
         self, batch: Sequence[int], sources: Sequence[Sequence[Source]]
-    ) -> list[torch.Tensor]:
-        """log p of the answers' tokens, one tensor (T,) for each source of each question."""
-        answers = [self._answers[i] for i in batch]
-        found: list[torch.Tensor] = self._reader.token_log_probabilities(
-            [source for own in sources for source in own],
-            [answer for own, answer in zip(sources, answers, strict=True) for _ in own],
-        )
-        return found
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """log p of the answers' tokens, one tensor (T,) for each source of each question.
 
-    def _loss(self, batch: Sequence[int], log_p: torch.Tensor, before: tuple[int, int]) -> Loss:
+        Then of the refusal's tokens, for each source that is to learn it.
+        """
+        answers = [self._answers[i] for i in batch]
+        flat = [source for own in sources for source in own]
+        refusing = self._refusing(batch, sources) if self._params.training.refusal_weight else []
+        found: list[torch.Tensor] = self._reader.token_log_probabilities(
+            [*flat, *refusing],
+            [answer for own, answer in zip(sources, answers, strict=True) for _ in own]
+            + [self._reader.answer_ids("")] * len(refusing),
+        )
+        return found[: len(flat)], found[len(flat) :]
+
+    def _refusing(self, batch: Sequence[int], sources: Sequence[Sequence[Source]]) -> list[Source]:
+        """Sources of answerable questions whose passage holds none of the accepted answers.
+
+        Whatever document it is of: a passage with the same words may well answer.
+        """
+        return [
+            source
+            for i, own in zip(batch, sources, strict=True)
+            for source in own
+            if self._examples[i].target
+            and not any(
+                contains(text, answer)
+                for text in source.passages
+                for answer in self._examples[i].question.answers
+            )
+        ]
+
+    def _loss(
+        self,
+        batch: Sequence[int],
+        log_p: torch.Tensor,
+        before: tuple[int, int],
+        refusals: Sequence[torch.Tensor] = (),
+    ) -> Loss:
         """The loss from log p(y|x) (B,); `before` has the reader's counts of tokens until then."""
+        share = self._params.training.refusal_weight
+        total = -log_p.sum()
+        for tokens in refusals:
+            total = total - share * tokens.sum()
         return Loss(
-            total=-log_p.sum(),
-            weight=float(sum(len(self._answers[i]) for i in batch)),
+            total=total,
+            weight=sum(len(self._answers[i]) for i in batch) + share * sum(map(len, refusals)),
             tokens=self._reader.tokens_read - before[0],
             padded_tokens=self._reader.tokens_padded - before[1],
         )

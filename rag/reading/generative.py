@@ -128,6 +128,9 @@ class GenerativeReader(ABC):
                 progress(len(batch))
         return [answers[i] for i in range(len(used))]
 
+    def _declines(self, ids: TokenIds) -> bool:
+        return is_refusal(self.tokenizer.decode(ids, skip_special_tokens=True).strip())
+
     def _as_answer(self, reading: Reading, passages: Sequence[Passage]) -> Answer:
         text = self.tokenizer.decode(reading.ids, skip_special_tokens=True).strip()
         refused = is_refusal(text)
@@ -203,6 +206,8 @@ class GenerativeReader(ABC):
 
         `thorough` asks every passage how likely every candidate is; `fast` takes a candidate that a
         passage's own beams did not find as impossible given that passage (Lewis et al. 2020, 2.5).
+        A passage that declines says that the answer is not in it, not that there is none: only
+        where every passage declines does the question go without an answer.
         """
         import torch
 
@@ -231,6 +236,7 @@ class GenerativeReader(ABC):
         readings = []
         for i, scores in enumerate(known):
             candidates = list(dict.fromkeys(ids for _, ids in scores))
+            candidates = [ids for ids in candidates if not self._declines(ids)] or candidates
             table = torch.tensor(
                 [[scores.get((k, ids), -torch.inf) for k in range(width)] for ids in candidates]
             )

@@ -13,10 +13,13 @@ from rag.artifacts import Artifacts
 from rag.evaluation.answer_scores import exact_match
 from rag.finetune.examples import ReadingExample
 from rag.finetune.extractive import ExtractiveReaderTraining
+from rag.finetune.generative import GenerativeReaderTraining
 from rag.params import Params
+from rag.reading.causal import CausalReader
 from rag.reading.extractive import ExtractiveReader
 from rag.records import Passage, Question
 from tests.end_to_end_project import end_to_end_params, write_copying_model, write_project
+from tests.finetune.generative_toy import ASKED, PASSAGES, scored
 from tests.retrieval_toy import retrieval_params, write_retrieval_project
 from tests.tiny_bert import save_tiny_sentence_transformer
 from tests.toy import toy_params
@@ -137,3 +140,26 @@ def extractive_training(
         )
 
     return make
+
+
+@pytest.fixture
+def make(
+    toy_model: Path, tmp_path: Path, example: Callable[..., ReadingExample]
+) -> Callable[..., GenerativeReaderTraining]:
+    """A training of the three questions; of marginal fusions every question has both passages."""
+
+    def training(*overrides: str) -> GenerativeReaderTraining:
+        params = toy_params(f"reader.model={toy_model}", "reader.lora.frozen_layers=1", *overrides)
+        reader = CausalReader(params.reader, tmp_path, None, prior_temperature=0.5)
+        if params.reader.is_marginal:
+            shown = [[PASSAGES[0], PASSAGES[1]]] * 2 + [[PASSAGES[1], PASSAGES[0]]]
+        else:
+            shown = [[PASSAGES[0]], [PASSAGES[0]], [PASSAGES[1]]]
+        examples = [
+            scored(example(question, passages, *([answer] if answer else [])))
+            for (question, answer), passages in zip(ASKED, shown, strict=True)
+        ]
+        scores = {"exact_match": exact_match}
+        return GenerativeReaderTraining(reader, params, examples, examples, scores)
+
+    return training

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ import pytest
 import torch
 
 from rag.errors import ParamsError
-from rag.evaluation.answer_scores import exact_match
 from rag.finetune.adapters import add_lora
 from rag.finetune.examples import ReadingExample
 from rag.finetune.frozen_layers import FrozenLayers
@@ -21,47 +18,10 @@ from rag.finetune.loop import train
 from rag.params import LoraParams
 from rag.reading.causal import CausalReader
 from rag.reading.generative import Source
+from tests.finetune.generative_toy import ASKED, PASSAGES, plain_log_p
 from tests.toy import toy_params
 
 MakeExample = Callable[..., ReadingExample]
-PASSAGES = ("The Seafox sails under Captain Marlow.", "The Tidestar is docked for 9 days.")
-ASKED = (
-    ("Who commands the Seafox?", "Captain Marlow"),
-    ("Is the Seafox red?", ""),
-    ("How long is the Tidestar docked?", "9 days"),
-)
-#: p(z|x) of two passages whose scores differ by 0.4, at temperature 0.5.
-PRIOR = (1 / (1 + math.exp(-0.8)), 1 / (1 + math.exp(0.8)))
-
-
-@pytest.fixture
-def make(
-    toy_model: Path, tmp_path: Path, example: MakeExample
-) -> Callable[..., GenerativeReaderTraining]:
-    """A training of the three questions; of marginal fusions every question has both passages."""
-
-    def training(*overrides: str) -> GenerativeReaderTraining:
-        params = toy_params(f"reader.model={toy_model}", "reader.lora.frozen_layers=1", *overrides)
-        reader = CausalReader(params.reader, tmp_path, None, prior_temperature=0.5)
-        if params.reader.is_marginal:
-            shown = [[PASSAGES[0], PASSAGES[1]]] * 2 + [[PASSAGES[1], PASSAGES[0]]]
-        else:
-            shown = [[PASSAGES[0]], [PASSAGES[0]], [PASSAGES[1]]]
-        examples = [
-            scored(example(question, passages, *([answer] if answer else [])))
-            for (question, answer), passages in zip(ASKED, shown, strict=True)
-        ]
-        scores = {"exact_match": exact_match}
-        return GenerativeReaderTraining(reader, params, examples, examples, scores)
-
-    return training
-
-
-def scored(made: ReadingExample) -> ReadingExample:
-    """Retrieval gives its first passage 0.9 and its second 0.5."""
-    scores = (0.9, 0.5)
-    passages = tuple(replace(p, score=s) for p, s in zip(made.passages, scores, strict=False))
-    return replace(made, passages=passages)
 
 
 @pytest.fixture
@@ -120,17 +80,6 @@ def test_questions_about_one_passage_come_together(training: GenerativeReaderTra
     assert [sorted(batch) for batch in small] == [[0, 1], [2]]
 
 
-def plain_log_p(reader: CausalReader, question: str, passage: str, answer: str) -> torch.Tensor:
-    """log p of each answer token by the model's own forward pass over the whole prompt, (T,)."""
-    prompt, wanted = reader.prompt(Source(question, (passage,))), reader.answer_ids(answer)
-    ids = [*prompt.shared, *prompt.own, *wanted]
-    with torch.inference_mode():
-        logits = reader.model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
-    places = torch.arange(len(ids) - len(wanted) - 1, len(ids) - 1)
-    found: torch.Tensor = logits[places, torch.tensor(wanted)]
-    return found
-
-
 def test_the_loss_is_the_sum_over_all_answer_tokens(training: GenerativeReaderTraining) -> None:
     reader = training._reader
     shown = (PASSAGES[0], PASSAGES[0], PASSAGES[1])
@@ -142,79 +91,6 @@ def test_the_loss_is_the_sum_over_all_answer_tokens(training: GenerativeReaderTr
     assert loss.total.item() == pytest.approx(-sum(float(one.sum()) for one in expected), abs=1e-3)
     assert loss.weight == sum(map(len, expected))
     assert 0 < loss.tokens <= loss.padded_tokens
-
-
-@pytest.mark.parametrize("fusion", ["rag_sequence", "rag_token"])
-def test_a_marginal_loss_is_the_formula_written_out(
-    make: Callable[..., GenerativeReaderTraining], fusion: str
-) -> None:
-    training = make("reader.passages=2", f"reader.fusion={fusion}")
-    expected = 0.0
-    for (question, answer), first in zip(ASKED, (0, 0, 1), strict=True):
-        apart = [
-            plain_log_p(training._reader, question, PASSAGES[k], answer).exp()
-            for k in (first, 1 - first)
-        ]
-        if fusion == "rag_sequence":
-            p = sum(w * float(one.prod()) for w, one in zip(PRIOR, apart, strict=True))
-        else:
-            mixed = sum(w * one for w, one in zip(PRIOR, apart, strict=True))
-            p = float(torch.as_tensor(mixed).prod())
-        expected -= math.log(p)
-    assert training.loss([0, 1, 2]).total.item() == pytest.approx(expected, abs=1e-3)
-
-
-@pytest.mark.parametrize("fusion", ["rag_sequence", "rag_token"])
-def test_marginal_decoding_weighs_every_passage(
-    make: Callable[..., GenerativeReaderTraining], fusion: str
-) -> None:
-    """The confidence is that of the formula, and so is the posterior of each passage."""
-    training = make("reader.passages=2", f"reader.fusion={fusion}")
-    reader = training._reader
-    [answer, *_] = reader.answer([ASKED[0][0]], [training._examples[0].passages])
-    readings = reader._read(
-        [reader.sources(ASKED[0][0], training._examples[0].passages)],
-        [training._examples[0].passages],
-    )
-    ids = readings[0].ids
-    apart = [tokens_log_p(reader, ASKED[0][0], passage, ids).exp() for passage in PASSAGES]
-    joint = [w * float(one.prod()) for w, one in zip(PRIOR, apart, strict=True)]
-    total = (
-        sum(joint)
-        if fusion == "rag_sequence"
-        else float((PRIOR[0] * apart[0] + PRIOR[1] * apart[1]).prod())
-    )
-    assert answer.score == pytest.approx(math.log(total) / len(ids), abs=1e-3)
-    shares = [evidence.posterior for evidence in answer.evidence]
-    assert shares == pytest.approx([one / sum(joint) for one in joint], abs=1e-3)
-
-
-def tokens_log_p(
-    reader: CausalReader, question: str, passage: str, ids: Sequence[int]
-) -> torch.Tensor:
-    prompt = reader.prompt(Source(question, (passage,)))
-    whole = [*prompt.shared, *prompt.own, *ids]
-    with torch.inference_mode():
-        logits = reader.model(torch.tensor([whole])).logits[0].float().log_softmax(-1)
-    places = torch.arange(len(whole) - len(ids) - 1, len(whole) - 1)
-    found: torch.Tensor = logits[places, torch.tensor(ids)]
-    return found
-
-
-def test_fast_decoding_takes_only_what_a_passage_itself_found(
-    make: Callable[..., GenerativeReaderTraining],
-) -> None:
-    """With one beam each passage finds one answer; thorough also asks the other passage for it."""
-    scores = {}
-    for decoding in ("fast", "thorough"):
-        training = make(
-            "reader.passages=2", "reader.fusion=rag_sequence", f"reader.decoding={decoding}"
-        )
-        [answer] = training._reader.answer([ASKED[0][0]], [training._examples[0].passages])
-        scores[decoding] = answer
-    assert {evidence.posterior for evidence in scores["fast"].evidence} == {0.0, 1.0}
-    assert min(float(e.posterior or 0.0) for e in scores["thorough"].evidence) > 0.0
-    assert scores["thorough"].score > scores["fast"].score
 
 
 # frozen layers
