@@ -28,6 +28,18 @@ _WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+|\S")
 Place = tuple[int, int]
 
 
+_LAST_WORD = re.compile(rf"[^\W_{CJK}]+\W*$")
+
+
+def whole_words(text: str) -> str:
+    """A text that was cut at a limit of tokens, without its last word, which may be a part of one.
+
+    >>> whole_words("docked for 9 da")
+    'docked for 9'
+    """
+    return _LAST_WORD.sub("", text).strip()
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The bytes that each token writes, by which the next token of a text is found."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from rag.params import ReaderParams
 from rag.reading.beam import Barred, Hypothesis, Mixture, Steps, beam_search
-from rag.reading.copying import Copied, Vocabulary, vocabulary_of
+from rag.reading.copying import Copied, Vocabulary, vocabulary_of, whole_words
 from rag.reading.marginal import log_posterior, passage_prior, rag_sequence
 from rag.reading.memory import give_back
 from rag.reading.packing import Cost, question_batches
@@ -134,6 +134,8 @@ class GenerativeReader(ABC):
     def _as_answer(self, reading: Reading, passages: Sequence[Passage]) -> Answer:
         text = self.tokenizer.decode(reading.ids, skip_special_tokens=True).strip()
         refused = is_refusal(text)
+        if self.params.verbatim and self.end_id not in reading.ids:
+            text = whole_words(text)
         return Answer(
             text="" if refused else clean_answer(text),
             score=reading.mean_log_probability,

@@ -141,8 +141,7 @@ def test_gradient_checkpointing_changes_no_gradient(
 def test_training_teaches_the_answers_and_a_saved_reader_gives_them(
     make: Callable[..., GenerativeReaderTraining], tmp_path: Path, fusion: str
 ) -> None:
-    # The toy learns answers by heart, so the passage that it says one from need not hold it.
-    overrides = [] if fusion == "concat" else ["reader.passages=2", "reader.verbatim=false"]
+    overrides = [] if fusion == "concat" else ["reader.passages=2"]
     training = make(f"reader.fusion={fusion}", *overrides)
     settings = training._params.training.model_copy(update={"epochs": 40, "evaluations": 1})
     losses = []

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rag.params import ReaderParams
+from rag.reading.abstention import is_supported
 from rag.reading.beam import beam_search
 from rag.reading.causal import CausalReader
 from rag.reading.generative import Reading, Source, TokenIds
@@ -125,6 +126,24 @@ def test_answers_come_in_order_with_the_passages_that_were_read(
     ]
     assert [answer.text for answer in answers] == [answer.text for answer in again]
     assert [a.score for a in answers] == pytest.approx([a.score for a in again], abs=1e-4)
+
+
+@pytest.mark.parametrize("fusion", ["concat", "rag_sequence", "rag_token"])
+def test_answers_are_copied_where_params_say_so(
+    causal_params: ReaderParams, tmp_path: Path, passage: MakePassage, fusion: str
+) -> None:
+    """A random model says what stands in no text; where it copies, it cannot."""
+    found = [[passage(text) for text in TEXTS[:2]] for _ in ASKED]
+    supported = {}
+    for verbatim in (False, True):
+        params = causal_params.model_copy(update={"verbatim": verbatim, "fusion": fusion})
+        reader = CausalReader(params, tmp_path, None)
+        answers = reader.answer(ASKED, found)
+        # A single long word that was cut at the limit leaves nothing to say.
+        supported[verbatim] = [
+            is_supported(answer) or answer.abstained or not answer.text for answer in answers
+        ]
+    assert supported == {False: [False] * 3, True: [True] * 3}
 
 
 def test_a_refusal_is_an_abstention(causal: CausalReader) -> None:

@@ -10,7 +10,7 @@ import torch
 from rag.errors import ModelError
 from rag.reading.beam import beam_search
 from rag.reading.causal import CausalReader
-from rag.reading.copying import Copied, Vocabulary, vocabulary_of
+from rag.reading.copying import Copied, Vocabulary, vocabulary_of, whole_words
 from rag.reading.prompts import REFUSAL
 from rag.retrieval.relevance import contains
 
@@ -115,6 +115,20 @@ def test_tokens_that_every_answer_begins_with_come_first() -> None:
     following = steps.next(torch.tensor([[TOKENS.index("z")]]), torch.tensor([[0]]))
     assert following[0, 0, TOKENS.index("c")] > -torch.inf
     assert following[0, 0, TOKENS.index("z")] == -torch.inf
+
+
+@pytest.mark.parametrize(
+    ("cut", "whole"),
+    [
+        ("docked for 9 da", "docked for 9"),
+        ("Marlow", ""),
+        ("in 1998, Kof", "in 1998,"),
+        ("位于北京", "位于北京"),
+        ("北京 Uni", "北京"),
+    ],
+)
+def test_an_answer_that_was_cut_ends_with_a_whole_word(cut: str, whole: str) -> None:
+    assert whole_words(cut) == whole
 
 
 # vocabularies

@@ -54,7 +54,6 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> MakeReader:
             "reader.kind=seq2seq",
             f"reader.model={folders[seed]}",
             f"reader.fusion={fusion}",
-            "reader.verbatim=false",
             f"reader.passages={N_PASSAGES}",
             f"reader.max_answer_tokens={LENGTH}",
             "reader.lora=null",
