@@ -115,11 +115,13 @@ def _whole_paragraphs(questions: Sequence[Question], count: int) -> list[Questio
     of: dict[str | None, list[Question]] = {}
     for question in questions:
         of.setdefault(question.document_id, []).append(question)
-    for paragraphs in range(len(of), 0, -1):
+    kept: list[Question] = []
+    for paragraphs in range(1, len(of) + 1):
         chosen = [item for name in evenly(list(of), paragraphs) for item in of[name]]
-        if len(chosen) <= count:
-            return chosen
-    raise SystemExit(f"--train {count}: a single paragraph has more questions")
+        if len(chosen) > count:
+            break
+        kept = chosen
+    return kept
 
 
 @dataclass(frozen=True)
