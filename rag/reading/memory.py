@@ -10,8 +10,8 @@ from typing import Any
 def give_back() -> None:
     """Returns what is free to the system; nothing where the C library has no call for it.
 
-    Takes milliseconds. Without it the resident set of a training on two cores grew from 1.9 to 3.1
-    GiB in 440 steps, of which a third was free.
+    Takes milliseconds. Without it the resident set of a training grew from 2.0 to 3.1 GiB in 444
+    steps and a dev evaluation; after 18 steps, 0.9 of 2.0 GiB were free.
     """
     trim = _trim()
     if trim is not None:
