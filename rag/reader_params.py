@@ -46,6 +46,7 @@ class TrainingParams(LoopParams):
     warmup_share: Share = 0.06
     evaluations: Annotated[int, Field(ge=1)] = 2
     dev_questions: Positive = 150
+    passages: Positive | None = None
     withheld_share: Share = 0.0
     refusal_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     cache_mb: Annotated[int, Field(ge=0)] = 1024
@@ -147,6 +148,16 @@ class ReaderParams(ModelReference):
                 "training.refusal_weight teaches single passages to decline: it needs fusion "
                 f"rag_sequence of a model that writes text, not '{self.fusion}' of kind "
                 f"'{self.kind}'"
+            )
+        learnt = self.training.passages
+        if learnt is not None and (not self.is_marginal or self.end_to_end is not None):
+            problems.append(
+                "training.passages is for fusions that read passages one by one, and not with "
+                "end_to_end, which chooses them itself"
+            )
+        elif learnt is not None and learnt > self.passages:
+            problems.append(
+                f"training.passages must be at most passages ({self.passages}), got {learnt}"
             )
         if self.kind == "extractive" and self.beams > 1:
             problems.append("beams are only used by a model that writes text, not by 'extractive'")

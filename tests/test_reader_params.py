@@ -72,6 +72,14 @@ def test_a_fusion_fits_the_kind_or_is_refused_with_the_reason(kind: str, fusion:
             {"fusion": "rag_token", "training": {"refusal_weight": 0.5}},
             "training.refusal_weight teaches single passages to decline",
         ),
+        (
+            {"passages": 3, "training": {"passages": 2}},
+            "training.passages is for fusions that read passages one by one",
+        ),
+        (
+            {"fusion": "rag_token", "passages": 2, "training": {"passages": 3}},
+            "training.passages must be at most passages (2), got 3",
+        ),
         ({"end_to_end": {}}, "end_to_end needs fusion rag_sequence or rag_token, got 'concat'"),
         ({"model": "owner/t5", "kind": "seq2seq", "fusion": "joint"}, "a seq2seq model writes"),
         (KINDS["seq2seq"] | {"model": "bundled:minilm"}, "kind 'seq2seq' needs a decoder"),

@@ -125,7 +125,8 @@ class ReadingData:
 def reading_data(params: Params, artifacts: Artifacts) -> ReadingData:
     """Train and dev questions with the passages that retrieval gave each.
 
-    As many as the reader reads; of end-to-end training all, for the encoder to choose among.
+    As many as the reader reads, fewer to train on where params say so; of end-to-end training all,
+    for the encoder to choose among.
     """
     settings = params.reader
     count = settings.passages if settings.end_to_end is None else params.retrieve.top_k
@@ -137,7 +138,7 @@ def reading_data(params: Params, artifacts: Artifacts) -> ReadingData:
         questions,
         passages,
         gold,
-        count,
+        settings.training.passages or count,
         withheld_share=settings.training.withheld_share,
         seed=params.seed,
     )

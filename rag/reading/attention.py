@@ -3,6 +3,10 @@
 Scores and their softmax keep float32's precision, and on a CPU that costs nothing: forward and
 backward take as long as in bfloat16, while matrix products are three times faster in bfloat16
 (`python benchmarks/attention.py`). So each has its own precision.
+
+Where a step of decoding asks few queries of many keys, query heads that share a key head are taken
+as more queries of it: the same numbers, without a copy of every key and value for every head, which
+takes many times as long as attention itself.
 """
 
 from __future__ import annotations
@@ -61,7 +65,32 @@ def _float32_attention(
     dtype = query.dtype
     mask = None if attention_mask is None else attention_mask.float()
     with torch.autocast(query.device.type, enabled=False):
-        output, _ = sdpa_attention_forward(
-            module, query.float(), key.float(), value.float(), mask, **options
-        )
+        if mask is not None and query.shape[2] < key.shape[2] and not module.training:
+            output = _of_few_queries(query, key, value, mask, options.get("scaling"))
+        else:
+            output, _ = sdpa_attention_forward(
+                module, query.float(), key.float(), value.float(), mask, **options
+            )
     return output.to(dtype), None
+
+
+def _of_few_queries(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Attention of queries (B, H, Q, D) over keys of fewer heads (B, G, K, D): (B, Q, H, D)."""
+    import torch
+
+    batch, heads, queries, size = query.shape
+    shared = heads // key.shape[1]
+    output = torch.nn.functional.scaled_dot_product_attention(
+        query.float().reshape(batch, key.shape[1], shared * queries, size),
+        key.float(),
+        value.float(),
+        attn_mask=mask.expand(batch, 1, queries, key.shape[2]).repeat(1, 1, shared, 1),
+        scale=scaling,
+    )
+    return output.reshape(batch, heads, queries, size).transpose(1, 2)

@@ -175,3 +175,12 @@ def gold_shares(made: Any, data: Any) -> dict[str, Any]:
         priors.append(prior[gold[: len(read)]].sum())
         posteriors.append(posterior[gold[: len(read)]].sum())
     return {"prior": np.mean(priors), "posterior": np.mean(posteriors), "ranks": ranks}
+
+
+def test_training_may_read_fewer_passages_than_answering(retrieved: Retrieved) -> None:
+    artifacts, params = retrieved(
+        "reader.end_to_end=null", "reader.passages=3", "reader.training.passages=2"
+    )
+    data = stage.reading_data(params, artifacts)
+    assert {len(example.passages) for example in data.train} == {2}
+    assert {len(example.passages) for example in data.dev} == {3}
