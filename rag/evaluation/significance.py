@@ -59,7 +59,7 @@ def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     questions, `permutation_test` with its clusters is the one to trust. Raises MetricError on no
     rows, lengths that differ, or other scores than 0 and 1.
     """
-    from scipy.special import bdtr
+    from scipy.special import bdtr  # type: ignore[import-untyped]
 
     ours, theirs = _vector("mcnemar: first", first), _vector("mcnemar: second", second)
     if ours.shape != theirs.shape:
