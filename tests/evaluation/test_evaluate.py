@@ -10,6 +10,7 @@ import pytest
 
 from rag.artifacts import Artifacts
 from rag.evaluation.evaluate import evaluate_systems
+from rag.evaluation.version import METRICS_VERSION
 from rag.records import QUESTIONS, Question, read_table, write_table
 from tests.answering_project import TEXTS, write_adapter, write_answering_project
 from tests.toy import toy_params
@@ -65,6 +66,53 @@ def test_the_oracle_was_given_gold_where_there_is_any(evaluated: Artifacts) -> N
     assert [item["text"] for item in first] == [TEXTS[1]]
     assert [item["text"] for item in second] == [TEXTS[2]]
     assert len(third) == len(TEXTS), "no gold passage: what was retrieved"
+
+
+def probe(artifacts: Artifacts, system: str) -> dict[str, dict[str, Any]]:
+    rows = read_table(artifacts.probes).to_pylist()
+    return {row["question_id"]: row for row in rows if row["system"] == system}
+
+
+def test_wrong_answers_are_asked_again_with_other_passages(evaluated: Artifacts) -> None:
+    rows = read_table(evaluated.predictions).to_pylist()
+    tuned = {row["question_id"]: row for row in rows if row["system"] == "tuned"}
+    # The toy's reader is random: what it says stands in no passage, so it always declines.
+    assert {name: row["exact_match"] for name, row in tuned.items()} == {"q0": 0, "q1": 0, "q2": 1}
+    oracle = probe(evaluated, "oracle")
+    assert {name: row["evidence"][0]["text"] for name, row in oracle.items()} == {
+        "q0": TEXTS[1],
+        "q1": TEXTS[2],
+    }
+    assert {len(row["evidence"]) for row in oracle.values()} == {1}
+    below = {name for name, row in tuned.items() if (row["gold_rank"] or 0) > 1}
+    moved = probe(evaluated, "oracle_rerank")
+    assert set(moved) == below
+    for name, row in moved.items():
+        found, given = tuned[name]["evidence"], row["evidence"]
+        assert given[0]["chunk_id"] == found[tuned[name]["gold_rank"] - 1]["chunk_id"]
+        assert {item["chunk_id"] for item in given} == {item["chunk_id"] for item in found}
+        assert [item["score"] for item in given] == [item["score"] for item in found]
+    nothing = probe(evaluated, "no_passage")
+    assert {name: row["evidence"] for name, row in nothing.items()} == {"q0": [], "q1": []}
+    assert all(row["prediction"] for row in nothing.values()), "answered without the check"
+
+
+def test_every_wrong_answer_has_its_error(evaluated: Artifacts) -> None:
+    rows = read_table(evaluated.predictions).to_pylist()
+    errors = {row["question_id"]: row["error"] for row in rows if row["system"] == "tuned"}
+    assert errors == {"q0": "abstention", "q1": "abstention", "q2": None}
+    assert {row["error"] for row in rows if row["system"] != "tuned"} == {None}
+    metrics = json.loads(evaluated.metrics.read_text(encoding="utf-8"))
+    assert metrics["errors"] == {
+        "tuned": {
+            "right": 1, "retrieval": 0, "reading": 0, "abstention": 2, "annotation_suspect": 0,
+        }
+    }  # fmt: skip
+    assert metrics["repaired"]["tuned"]["oracle"] == 0
+    assert metrics["slices"]["answerable"]["yes"]["errors"]["abstention"] == 2
+    assert metrics["metrics_version"] == METRICS_VERSION
+    table = evaluated.plots / "errors.csv"
+    assert "tuned,abstention,2,66.6667\n" in table.read_text(encoding="utf-8")
 
 
 def test_passages_that_were_read_have_a_posterior(evaluated: Artifacts) -> None:
