@@ -167,8 +167,8 @@ CONTEXTS = pa.schema(
 )
 #: One row for each (system, question), scored by the rules of `metrics_version`. `exact_match` to
 #: `ndcg@5` are scores of that single answer, 0 to 1. Retrieval scores are null where the question
-#: is unanswerable or the system does not retrieve; so is `gold_rank`, the rank of the first relevant
-#: passage, also where none was found. `gold_read` says whether a relevant passage was read,
+#: is unanswerable or the system does not retrieve; so is `gold_rank`, the rank of the first
+#: relevant passage, also where none was found. `gold_read` says whether a relevant one was read,
 #: `evidence_em` is the exact match with right evidence: null for a system that reads nothing.
 #: `error` is a label of `rag.evaluation.attribution`, null for what is right or not looked into.
 PREDICTIONS = pa.schema(

@@ -14,12 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from rag.errors import MetricError
 from rag.evaluation.attribution import ORACLE, error_counts, is_attributed, repaired
 from rag.evaluation.bleu import bleu_signature
 from rag.evaluation.chrf import chrf_signature
 from rag.evaluation.lengths import answer_lengths
 from rag.evaluation.metric_groups import DECIMALS, Groups, Row
-from rag.evaluation.power import minimum_detectable_effect
+from rag.evaluation.power import minimum_detectable_effect, spread_of
 from rag.evaluation.scoring import aligned_groups, rows_by_system, summarize
 from rag.evaluation.selective import risk_coverage
 from rag.evaluation.significance import holm, mcnemar, permutation_test
@@ -50,10 +51,11 @@ def evaluation_metrics(
     `summarize`, and `signatures` {bleu, chrf}; `tests` {other: {f1: {permutation_p}, exact_match:
     {permutation_p, mcnemar_p}, holm: {metric: p}}} of the first system against each other one, the
     permutation tests corrected for all of them together; `minimum_detectable_effect` {metric:
-    points}, paired with the first baseline; `slices` as from `slices.slice_metrics`; `errors`
-    {system: {label: count}} of the systems whose errors were looked into, and `repaired` {system:
-    {probe: count}} where `probes` has what they said; `abstention` {system: {aurc, curve:
-    [[coverage, risk], ...]}}; `answer_length` {system: {tokens, characters, empty_rate}}.
+    points}, paired with the first baseline, without the metrics in which no document differs;
+    `slices` as from `slices.slice_metrics`; `errors` {system: {label: count}} of the systems whose
+    errors were looked into, and `repaired` {system: {probe: count}} where `probes` has what they
+    said; `abstention` {system: {aurc, curve: [[coverage, risk], ...]}}; `answer_length` {system:
+    {tokens, characters, empty_rate}}.
     """
     resampling = Resampling(resamples, confidence, seed)
     rows = rows_by_system(predictions)
@@ -135,15 +137,17 @@ def _smallest_effects(
     if not compared:
         return {}
     ours, theirs = groups[next(iter(groups))], groups[compared[0]]
-    found = {}
+    found: dict[str, float] = {}
     for kind, group in ours.items():
         for metric in group.statistics if kind in theirs else ():
             if metric in ("bleu", "chrf") or metric not in theirs[kind].statistics:
                 continue
             change = group.scores(metric) - theirs[kind].scores(metric)
-            effect = minimum_detectable_effect(
-                change, len(change), clusters=group.clusters, confidence=confidence
-            )
+            try:
+                spread = spread_of(change, group.clusters)
+            except MetricError:  # the documents do not differ: of their spread nothing is known
+                continue
+            effect = minimum_detectable_effect(spread, confidence=confidence)
             found[metric] = round(effect, DECIMALS)
     return found
 

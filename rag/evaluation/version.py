@@ -3,8 +3,8 @@
 `METRICS_VERSION` is `<number>-<hash>`: the number counts changes that were made on purpose, the
 hash is that of a frozen set of answers scored by today's code and libraries. Where a rule changes,
 or a library scores otherwise, the hash does, and tables from before are not compared with tables
-from after. A test holds the constant to what the code gives. To change a rule on purpose: raise RULES,
-add a probe that shows the change, and put in the hash that the failing test prints.
+from after. A test holds the constant to what the code gives. To change a rule on purpose: raise
+RULES, add a probe that shows the change, and put in the hash that the failing test prints.
 """
 
 from __future__ import annotations

@@ -78,6 +78,8 @@ def test_the_smallest_effect_is_of_the_paired_means(table: pa.Table) -> None:
     assert {"f1", "exact_match", "recall@5"} <= set(found)
     assert not {"bleu", "chrf"} & set(found)
     assert found["f1"] > 0.0
+    same = pa.concat_tables([table.slice(0, 4), changed(table.slice(0, 4), system=["b"] * 4)])
+    assert evaluation_metrics(same, **SETTINGS)["minimum_detectable_effect"] == {}
     alone = evaluation_metrics(table.slice(0, 4), **SETTINGS)
     assert alone["minimum_detectable_effect"] == alone["tests"] == {}
 
