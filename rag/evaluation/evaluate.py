@@ -69,7 +69,7 @@ def _answers(
 ) -> tuple[dict[str, Rows], Rows]:
     """Every system's rows, an oracle's last, and those of the probes, with the errors labelled."""
     baselines: list[System] = list(params.evaluate.baselines)
-    asked = [TUNED, *baselines, *([ORACLE] if params.evaluate.oracle else [])]
+    asked: list[System] = [TUNED, *baselines, *([ORACLE] if params.evaluate.oracle else [])]
     gold: dict[str, Passage] = {}
     if params.evaluate.oracle or params.evaluate.attribution:
         documents = {item.document_id for item in questions if item.document_id is not None}
@@ -88,7 +88,9 @@ def _answers(
     probes = ask_again(answerer, questions, rows[TUNED], gold, top_k=top_k)
     answerer.close()
     oracle = {row["question_id"]: row for row in probes if row["system"] == ORACLE}
-    others = {name: {row["question_id"]: row for row in rows[name]} for name in baselines}
+    others: dict[str, dict[str, Any]] = {
+        name: {row["question_id"]: row for row in rows[name]} for name in baselines
+    }
     rows[TUNED] = label_errors(rows[TUNED], oracle, others)
     return rows, probes
 
