@@ -103,7 +103,8 @@ def _exponential(gains: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         raise MetricError(
             f"nDCG: the exponential gain of {gains.max():g} is out of range (0 to 64)"
         )
-    return np.expm1(gains * np.log(2.0))
+    gained: npt.NDArray[np.float64] = np.expm1(gains * np.log(2.0))
+    return gained
 
 
 def _checked(cutoff: int) -> int:

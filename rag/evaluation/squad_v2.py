@@ -30,11 +30,11 @@ def squad_v2_scores(
 ) -> tuple[dict[str, float], dict[str, FloatVector]]:
     """The script's numbers in percent, and the `exact` and `f1` of each question (N,), 0 to 1.
 
-    A question without accepted answers has none. `no_answer` is the probability of that: an answer
-    whose probability is above `threshold` counts as declined. `best_exact_thresh` and
-    `best_f1_thresh` are the probabilities up to which it is best to answer, minus infinity where it
-    is best never to (the script prints 0 there). Raises MetricError naming questions that are
-    missing on either side, and probabilities that are not finite.
+    A question whose accepted answers are none, or empty, has none. `no_answer` is the probability
+    of that: an answer whose probability is above `threshold` counts as declined.
+    `best_exact_thresh` and `best_f1_thresh` are the probabilities up to which it is best to answer,
+    minus infinity where it is best never to (the script prints 0 there). Raises MetricError naming
+    questions that are missing on either side, and probabilities that are not finite.
     """
     if not references:
         raise MetricError("squad_v2: there is no question to score")

@@ -1,4 +1,4 @@
-"""What the metric modules have in common: predictions and references are text, in any script."""
+"""What the metric modules have in common: how they describe themselves, and texts as inputs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,26 @@ Args:
 """
 
 
+def metric_info(description: str, citation: str, inputs: str, features: Any) -> Any:
+    """`evaluate.MetricInfo`: what is measured, its source, its inputs in words and in types."""
+    from evaluate import MetricInfo
+
+    return MetricInfo(
+        description=description, citation=citation, inputs_description=inputs, features=features
+    )
+
+
 def text_metric_info(description: str, citation: str) -> Any:
     """`evaluate.MetricInfo` of a metric over texts with one or several references."""
     from datasets import Features, Value
     from datasets.features import List
-    from evaluate import MetricInfo
 
     text = Value("string")
-    return MetricInfo(
-        description=description,
-        citation=citation,
-        inputs_description=_INPUTS,
-        features=[
+    return metric_info(
+        description,
+        citation,
+        _INPUTS,
+        [
             Features({"predictions": text, "references": List(text)}),
             Features({"predictions": text, "references": text}),
         ],

@@ -1,0 +1,1 @@
+"""`evaluate.load("rag/evaluation/metrics/label_scores")`."""
