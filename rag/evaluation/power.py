@@ -151,7 +151,8 @@ def questions_needed(
     They come with as many documents in proportion as the pilot has. Arguments are those of
     `minimum_detectable_effect`. Raises MetricError when a billion would not do.
     """
-    spread, _ = _spread(differences_or_sd, 2, clusters)
+    alone = np.ndim(differences_or_sd) == 0 and not isinstance(differences_or_sd, Spread)
+    spread, _ = _spread(differences_or_sd, 2 if alone else None, clusters)
     if not (math.isfinite(effect) and effect > 0.0):
         raise MetricError(f"power: the effect must be a gain above 0, got {effect}")
 
