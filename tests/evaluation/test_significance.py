@@ -21,6 +21,8 @@ def test_permutation_by_hand() -> None:
     assert permutation_test([1, -1, 3], **DRAWN) == pytest.approx(6 / 8)
     assert permutation_test([0.0, 0.0], **DRAWN) == 1.0
     assert permutation_test([1, 2, 0, 0, 0], **DRAWN) == pytest.approx(2 / 4)
+    # Five questions of a thousand, all one way: two patterns of 32.
+    assert permutation_test([1] * 5 + [0] * 995, **DRAWN) == pytest.approx(2 / 32)
 
 
 def test_clusters_change_sign_whole() -> None:
