@@ -249,9 +249,8 @@ def honesty_rows(trials: int, resamples: int) -> Iterator[str]:
     yield f"{trials} test sets a row, {resamples} resamples of each; percent +- Monte Carlo error"
     for title, settings in (("COVERAGE", SETTINGS), ("COVERAGE, few documents", CORNER)):
         yield f"\n{title} of 95 % intervals (and their median width in points)"
-        yield f"{'questions of documents':53}{'method':11}" + "".join(
-            f"{name:>15}" for name in STATISTICS_CHECKED
-        )
+        names = "".join(f"{name:>15}" for name in STATISTICS_CHECKED)
+        yield f"{'questions of documents':53}{'method':11}{names}"
         for setting in settings:
             for method in get_args(Method):
                 yield _coverage_row(setting, method, coverage(setting, method, **drawn), trials)

@@ -128,7 +128,7 @@ def power_of(
     Arguments are those of `minimum_detectable_effect`. An effect of 0 is shown with half the error
     rate, (1 - confidence) / 2, as the other half calls it a loss.
     """
-    from scipy.special import nctdtr  # type: ignore[import-untyped]
+    from scipy.special import nctdtr
 
     spread, questions = _spread(differences_or_sd, n, clusters)
     if not (math.isfinite(effect) and effect >= 0.0):
@@ -151,7 +151,8 @@ def questions_needed(
     They come with as many documents in proportion as the pilot has. Arguments are those of
     `minimum_detectable_effect`. Raises MetricError when a billion would not do.
     """
-    spread, _ = _spread(differences_or_sd, 2, clusters)
+    whole = isinstance(differences_or_sd, Spread) or np.ndim(differences_or_sd) > 0
+    spread, _ = _spread(differences_or_sd, None if whole else 2, clusters)
     if not (math.isfinite(effect) and effect > 0.0):
         raise MetricError(f"power: the effect must be a gain above 0, got {effect}")
 

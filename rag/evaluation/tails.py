@@ -50,7 +50,7 @@ def bca_tails(
     minus its values. `times` is how many clusters are of that kind. Raises MetricError when the
     value lies outside its resamples, where the correction is undefined.
     """
-    from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]
+    from scipy.special import ndtr, ndtri
 
     below = ((resampled < value).mean() + (resampled <= value).mean()) / 2.0
     if not 0.0 < below < 1.0:
@@ -94,6 +94,6 @@ def effective_number(sizes: IntVector) -> float:
 
 def t_quantile(level: float, freedom: float) -> float:
     """The quantile of Student's t."""
-    from scipy.special import stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtrit
 
     return float(stdtrit(freedom, level))
