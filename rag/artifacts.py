@@ -115,6 +115,11 @@ class Artifacts:
         return self.data / "evaluate" / "predictions.parquet"
 
     @property
+    def probes(self) -> Path:
+        """What the tuned system says to its wrong answers when it is shown other passages."""
+        return self.data / "evaluate" / "probes.parquet"
+
+    @property
     def metrics(self) -> Path:
         return self.data / "evaluate" / "metrics.json"
 

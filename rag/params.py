@@ -112,6 +112,9 @@ class EvaluateParams(Section):
         "closed_book",
     )
     oracle: bool = False
+    attribution: bool = True
+    min_slice_questions: Positive = 30
+    max_slice_values: Annotated[int, Field(ge=2)] = 20
     resamples: Annotated[int, Field(ge=100)] = 10000
     confidence: Confidence = 0.95
 

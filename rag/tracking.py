@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
+from rag.evaluation.slices import slices_table
+from rag.evaluation.summary import flat_metrics
 from rag.params import Params
 from rag.records import read_table
 from rag.release.answers import answers_table
@@ -41,6 +43,7 @@ _BATCH = 100  # parameters that MLflow takes in one call
 _METRICS_AT_ONCE = 1000
 _DIGEST_LENGTH = 36
 _ANSWERS = "answers.json"
+_SLICES = "slices.json"
 _NOTE = "mlflow.note.content"
 
 
@@ -176,12 +179,9 @@ class RunTracker:
         self._metrics = read_metrics(artifacts.metrics)
         known = self._client.get_run(self.run_id).data.metrics
         values = []
-        for system, metrics in self._metrics["systems"].items():
-            for metric, ends in metrics.items():
-                for end, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
-                    name = metric_name(system, f"{metric}{suffix}")
-                    if known.get(name) != ends[end]:
-                        values.append((name, float(ends[end]), 0))
+        for system, name, value in flat_metrics(self._metrics):
+            if known.get(metric_name(system, name)) != value:
+                values.append((metric_name(system, name), value, 0))
         for path in sorted(artifacts.speed.glob("*.json")):
             for name, value in json.loads(path.read_text(encoding="utf-8")).items():
                 values.append((metric_name("speed", path.stem, name), float(value), 0))
@@ -191,9 +191,11 @@ class RunTracker:
         if artifacts.plots.is_dir():
             self._client.log_artifacts(self.run_id, str(artifacts.plots), "plots")
         # log_table would append to the table of an earlier attempt.
-        table = answers_table(read_table(artifacts.predictions))
-        self._client.log_text(self.run_id, json.dumps(table, ensure_ascii=False), _ANSWERS)
-        logged = json.dumps([{"path": _ANSWERS, "type": "table"}])
+        tables = {_ANSWERS: answers_table(read_table(artifacts.predictions))}
+        tables[_SLICES] = slices_table(self._metrics.get("slices", {}))
+        for name, table in tables.items():
+            self._client.log_text(self.run_id, json.dumps(table, ensure_ascii=False), name)
+        logged = json.dumps([{"path": name, "type": "table"} for name in tables])
         self._client.set_tag(self.run_id, "mlflow.loggedArtifacts", logged)
         self._write_note()
 

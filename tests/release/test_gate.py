@@ -33,6 +33,8 @@ def predictions(scores: Sequence[float], *, system: str = "tuned", **columns: An
             "evidence": [],
             "exact_match": float(score == 1.0),
             "f1": score,
+            "rouge1": score,
+            "rouge2": score,
             "rougeL": score,
             "recall@1": 1.0,
             "recall@5": 1.0,
