@@ -63,7 +63,7 @@ def evaluate_systems(params: Params, artifacts: Artifacts) -> None:
     artifacts.metrics.write_text(text, encoding="utf-8")
     history = read_history(artifacts)
     write_plots(artifacts.plots, metrics, history)
-    page = render_report(predictions, metrics, history, _facts(params, artifacts))
+    page = render_report(predictions, metrics, history, report_facts(params, artifacts))
     artifacts.report.write_text(page, encoding="utf-8")
 
 
@@ -100,7 +100,8 @@ def read_history(artifacts: Artifacts) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _facts(params: Params, artifacts: Artifacts) -> dict[str, str]:
+def report_facts(params: Params, artifacts: Artifacts) -> dict[str, str]:
+    """What the systems were made with, for the page."""
     manifest = read_manifest(artifacts.reader)
     fusion = Fusion.read(artifacts.fusion)
     threshold = manifest["abstain_below"]
