@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from rag.errors import MetricError
 from rag.evaluation import report_sections as sections
-from rag.evaluation.report_data import question_data, rows_by_system
+from rag.evaluation.report_data import Slices, question_data, rows_by_system
 from rag.evaluation.report_slices import slices_table
 from rag.evaluation.report_words import ERRORS, system_name
 
@@ -41,8 +41,8 @@ _SECTIONS = {
     "slices": (
         "",
         "Slices",
-        "What gained or lost most comes first, coloured where the two intervals are apart; slices "
-        "too small to judge come last. A slice's name shows its questions.",
+        "What gained or lost most comes first, coloured where it is no chance; slices too small to "
+        "judge come last. A slice's name shows its questions.",
     ),
 }
 
@@ -55,8 +55,7 @@ def render_report(
     *,
     champion: pa.Table | None = None,
     decision: Mapping[str, Any] | None = None,
-    labels: Mapping[str, str] | None = None,
-    slices: Mapping[str, Mapping[str, str]] | None = None,
+    slices: Slices | None = None,
 ) -> str:
     """The page as text.
 
@@ -64,8 +63,8 @@ def render_report(
     the second its baseline, an oracle the last; `metrics` is from `scoring.summarize`, `history`
     from history.jsonl; `facts` are shown as they are. `champion` has the answers of what is live,
     under the system `champion`, which `metrics` then has too; `decision` is the gate's, as JSON.
-    `labels` and `slices` are as in `question_data`. Raises MetricError when metrics and predictions
-    do not agree.
+    `slices` are those that the questions can be filtered by. Raises MetricError when metrics and
+    predictions do not agree.
     """
     if champion is not None:
         predictions = pa.concat_tables([predictions, champion])
@@ -76,7 +75,7 @@ def render_report(
             f"but predictions of {', '.join(systems)}"
         )
     names = list(systems)
-    data = question_data(systems, labels=labels, slices=slices)
+    data = question_data(systems, slices)
     data["names"] = [system_name(name) for name in names]
     data["errors"] = ERRORS
     script, style = _template("report.js"), _template("report.css")

@@ -22,6 +22,8 @@ from rag.records import Question
 from rag.retrieval.relevance import is_relevant
 
 Row = Mapping[str, Any]
+#: Ids of the questions of each value of each dimension; every dimension has every question.
+Slices = Mapping[str, Mapping[str, Sequence[str]]]
 
 #: The system that was given the gold passages: a bound, and no baseline. It comes last.
 ORACLE: Final = "oracle"
@@ -89,15 +91,14 @@ def review_order(rows: Sequence[Row], reference: Sequence[Row] | None) -> list[i
 
 def question_data(
     systems: Mapping[str, Sequence[Row]],
-    *,
-    labels: Mapping[str, str] | None = None,
-    slices: Mapping[str, Mapping[str, str]] | None = None,
+    slices: Slices | None = None,
 ) -> dict[str, Any]:
     """The data of every question; `systems` as from `rows_by_system`.
 
-    By question id, `labels` says why the judged system's answer is wrong and `slices` gives the
-    value in each dimension; without `slices` they are those of the question itself.
+    Without `slices` a question has its language and the columns it came with. Why an answer is
+    wrong is the row's `error`, where the table has that column.
     """
+    own_slices = None if slices is None else _by_question(slices)
     rival = reference_of(list(systems))
     judged = next(iter(systems.values()))
     order = review_order(judged, systems[rival] if rival else None)
@@ -122,8 +123,8 @@ def question_data(
                 "question": rows[0]["question"],
                 "gold": rows[0]["answers"],
                 "document": rows[0]["document_id"],
-                "slices": _slices(rows[0]) if slices is None else dict(slices[question_id]),
-                "error": (labels or {}).get(question_id),
+                "slices": _slices(rows[0]) if own_slices is None else own_slices[question_id],
+                "error": rows[0].get("error"),
                 "change": change(rows[0], rows[1] if rival else None),
                 "confidence": confidence(rows[0]),
                 "answers": [
@@ -164,6 +165,15 @@ def confidence(row: Row) -> float | None:
     """
     score = row["score"]
     return round(math.exp(score), 4) if score is not None and score <= 0.0 else None
+
+
+def _by_question(slices: Slices) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for dimension, values in slices.items():
+        for value, ids in values.items():
+            for question_id in ids:
+                found.setdefault(question_id, {})[dimension] = value
+    return found
 
 
 def _slices(row: Row) -> dict[str, str]:

@@ -208,12 +208,12 @@ def certainty(metrics: Metrics, systems: Mapping[str, Sequence[Row]]) -> str:
         if name != ORACLE and len((abstention.get(name) or {}).get("curve", ())) > 1
     ]
     if curves:
-        judged = next(iter(abstention.values()))
+        judged = abstention.get(next(iter(systems)))
         panels.append(
             curves_panel(
                 "Risk by coverage",
                 curves,
-                summary=f"AURC {judged['aurc']:.1f}",
+                summary=f"AURC {judged['aurc']:.1f}" if judged else "",
                 ends=("0 %", "100 % answered"),
             )
         )

@@ -13,12 +13,11 @@ from rag.evaluation.report_words import (
     cell,
     error_name,
     plain,
-    signed,
     system_name,
     table,
+    tone,
 )
 
-Interval = Mapping[str, float]
 _METRIC = "f1"
 
 
@@ -33,7 +32,7 @@ def slices_table(metrics: Mapping[str, Any], systems: Sequence[str]) -> str:
     for dimension, values in (metrics.get("slices") or {}).items():
         for value, data in values.items():
             gain = slice_change(data, systems[0], reference)
-            order = (bool(data["small"]), -abs(gain or 0.0), dimension, value)
+            order = (bool(data["small"]), -abs(gain["value"] if gain else 0.0), dimension, value)
             name = _name(dimension, value, small=bool(data["small"]))
             found.append((order, f"{name}{_row(data, systems[0], reference, gain)}"))
     if not found:
@@ -47,12 +46,20 @@ def slices_table(metrics: Mapping[str, Any], systems: Sequence[str]) -> str:
     return shown + _legend(metrics)
 
 
-def slice_change(data: Mapping[str, Any], judged: str, reference: str | None) -> float | None:
-    """F1 of the judged system minus that of the other one, in points; None without another."""
-    systems = data["systems"]
-    if reference is None or not all(_METRIC in systems.get(it, {}) for it in (judged, reference)):
+def slice_change(
+    data: Mapping[str, Any], judged: str, reference: str | None
+) -> Mapping[str, float] | None:
+    """The judged system's F1 minus that of the other one, in points; None without another.
+
+    Paired with its interval where the slice has it, else the difference of the two values alone.
+    """
+    if reference is None:
         return None
-    return float(systems[judged][_METRIC]["value"] - systems[reference][_METRIC]["value"])
+    paired = (data.get("differences") or {}).get(reference, {}).get(_METRIC)
+    ends = [data["systems"].get(name, {}).get(_METRIC) for name in (judged, reference)]
+    if paired or None in ends:
+        return paired
+    return {"value": ends[0]["value"] - ends[1]["value"]}
 
 
 def _name(dimension: str, value: str, *, small: bool) -> str:
@@ -64,7 +71,7 @@ def _name(dimension: str, value: str, *, small: bool) -> str:
     )
 
 
-def _row(data: Mapping[str, Any], judged: str, reference: str | None, gain: float | None) -> str:
+def _row(data: Mapping[str, Any], judged: str, reference: str | None, gain: Any) -> str:
     own = data["systems"][judged]
     cells = [
         f'<td data-label="Questions">{data["n"]:,}</td>',
@@ -73,24 +80,15 @@ def _row(data: Mapping[str, Any], judged: str, reference: str | None, gain: floa
     if reference:
         before = data["systems"].get(reference, {}).get(_METRIC)
         cells.append(cell(before, label=f"F1, {system_name(reference).lower()}"))
-        tone = "same" if data["small"] else _tone(own.get(_METRIC), before)
-        shown = "–" if gain is None else f"<b>{signed(gain)}</b>"
-        cells.append(f'<td class="change {tone}" data-label="Change">{shown}</td>')
+        known = gain is not None and "low" in gain and not data["small"]
+        style = f"change {tone(gain) if known else 'same'}"
+        cells.append(cell(gain, sign=True, style=style, label="Change"))
     cells.append(cell(own.get("exact_match"), label="Exact match"))
     counts = data.get("errors") or {}
     labels = [*(label for label in ERRORS if label in counts), *sorted(set(counts) - set(ERRORS))]
     parts = [(error_name(label), label, int(counts[label])) for label in labels]
     cells.append(f'<td class="shares">{stacked_bar(parts) if parts else "–"}</td>')
     return "".join(cells)
-
-
-def _tone(own: Interval | None, before: Interval | None) -> str:
-    """`up` or `down` only where the two intervals are apart: no paired one is known here."""
-    if own is None or before is None:
-        return "same"
-    if own["low"] > before["high"]:
-        return "up"
-    return "down" if own["high"] < before["low"] else "same"
 
 
 def _legend(metrics: Mapping[str, Any]) -> str:

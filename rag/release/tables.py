@@ -10,7 +10,6 @@ from typing import Any
 
 Table = dict[str, Any]
 Metrics = Mapping[str, Any]
-_SLICE_METRICS = ("f1", "exact_match")
 
 
 def review_tables(metrics: Metrics) -> dict[str, Table]:
@@ -40,17 +39,16 @@ def scores_table(metrics: Metrics) -> Table:
 
 
 def slices_table(metrics: Metrics) -> Table:
-    """A row for each value of each dimension and each system."""
-    columns = ["dimension", "value", "system", "questions", "small"]
-    for metric in _SLICE_METRICS:
-        columns += [metric, f"{metric}_low", f"{metric}_high"]
-    data = []
-    for dimension, values in (metrics.get("slices") or {}).items():
-        for value, found in values.items():
-            for system, scores in found["systems"].items():
-                ends = [end for metric in _SLICE_METRICS for end in _ends(scores.get(metric))]
-                data.append([dimension, value, system, found["n"], found["small"], *ends])
-    return {"columns": columns, "data": data}
+    """A row for each slice, system and metric."""
+    columns = ["dimension", "value", "questions", "small", "system", "metric"]
+    data = [
+        [dimension, value, found["n"], found["small"], system, metric, *_ends(interval)]
+        for dimension, values in (metrics.get("slices") or {}).items()
+        for value, found in values.items()
+        for system, scores in found["systems"].items()
+        for metric, interval in scores.items()
+    ]
+    return {"columns": [*columns, "percent", "low", "high"], "data": data}
 
 
 def errors_table(metrics: Metrics) -> Table:

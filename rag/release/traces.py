@@ -34,6 +34,7 @@ CHANGE_TAG: Final = "ragloop.change"
 #: Where MLflow says that a trace has its spans.
 _SPANS_TAG = "mlflow.trace.spansLocation"
 _AT_ONCE = 100
+_MOST_FOUND = 50_000  # what MLflow gives at once
 _PREVIEW = 1000  # characters: MLflow's own limit
 _NS_IN_MS = 1_000_000
 
@@ -89,7 +90,7 @@ def log_traces(
             filter_string=f"tags.`{QUESTION_TAG}` != ''",
             run_id=run_id,
             include_spans=False,
-            max_results=100_000,
+            max_results=_MOST_FOUND,
         )
     }
     stale = sorted(set(found) - set(wanted))
