@@ -39,22 +39,29 @@ class Opened:
 
 
 @contextmanager
-def opened(
-    path: Path, *, width: int = 1280, scheme: str = "light", address: str = ""
-) -> Iterator[Opened]:
-    """The file in a window of `width` pixels, on a system in light or dark colours."""
+def launched() -> Iterator[Any]:
+    """A browser, which takes seconds to start: one for many pages."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        context = chromium.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
-        )
-        context.set_default_timeout(60_000)
-        found = Opened(context.new_page())
-        found.page.on("console", lambda message: found.said.append(message.text))
-        found.page.on("pageerror", lambda error: found.said.append(str(error)))
-        found.page.on("request", lambda request: found.asked.append(request.url))
-        found.page.goto(path.as_uri() + address, timeout=60_000)
-        yield found
+        yield chromium
         chromium.close()
+
+
+@contextmanager
+def opened(
+    chromium: Any, path: Path, *, width: int = 1280, scheme: str = "light", address: str = ""
+) -> Iterator[Opened]:
+    """The file in a window of `width` pixels, for a new user of a light or a dark system."""
+    context = chromium.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+    )
+    context.set_default_timeout(60_000)
+    found = Opened(context.new_page())
+    found.page.on("console", lambda message: found.said.append(message.text))
+    found.page.on("pageerror", lambda error: found.said.append(str(error)))
+    found.page.on("request", lambda request: found.asked.append(request.url))
+    found.page.goto(path.as_uri() + address, timeout=60_000)
+    yield found
+    context.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from rag.artifacts import Artifacts
 from rag.evaluation.report import render_report
 from rag.evaluation.scoring import summarize
-from tests.browsing import needs_browser, opened
+from tests.browsing import launched, needs_browser, opened
 from tests.evaluation.reviewed import DECISION, SLICES, champion_of, labelled, reviewed_metrics
 from tests.evaluation.test_report import ATTACK, attacked, with_oracle, with_shares
 
@@ -21,6 +22,12 @@ pytestmark = [pytest.mark.integration, needs_browser]
 LIGHT, DARK = "rgb(247, 247, 245)", "rgb(15, 18, 20)"
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 TOO_WIDE = "document.documentElement.scrollWidth - innerWidth"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -50,9 +57,9 @@ def rendered(table: pa.Table) -> str:
     return render_report(table, metrics, [], {})
 
 
-def test_the_report_of_a_real_run(finished_toy: Path) -> None:
+def test_the_report_of_a_real_run(chromium: Any, finished_toy: Path) -> None:
     path = Artifacts(finished_toy).report
-    with opened(path) as browser:
+    with opened(chromium, path) as browser:
         assert "Better than the untuned system" in browser.texts("h1")[0]
         every = int(browser.texts("#count")[0].split()[0])
         assert len(browser.ids()) == min(every, 25) > 10
@@ -75,8 +82,8 @@ def test_the_report_of_a_real_run(finished_toy: Path) -> None:
         assert browser.asked == [path.as_uri()]
 
 
-def test_search_filters_and_order(reviewed: Path) -> None:
-    with opened(reviewed) as browser:
+def test_search_filters_and_order(chromium: Any, reviewed: Path) -> None:
+    with opened(chromium, reviewed) as browser:
         page = browser.page
         assert browser.ids() == ["q3", "q1", "q2", "q4"], "lost, gained, then the rest"
         assert browser.texts(".badge") == ["lost", "gained"]
@@ -120,8 +127,8 @@ def test_search_filters_and_order(reviewed: Path) -> None:
         assert browser.said == []
 
 
-def test_evidence_is_marked_and_a_row_can_be_copied(reviewed: Path) -> None:
-    with opened(reviewed) as browser:
+def test_evidence_is_marked_and_a_row_can_be_copied(chromium: Any, reviewed: Path) -> None:
+    with opened(chromium, reviewed) as browser:
         page = browser.page
         page.click(".row[data-id=q1] .open-row")
         assert browser.texts(".passage mark.gold") == ["Sea Eagle"]
@@ -137,19 +144,19 @@ def test_evidence_is_marked_and_a_row_can_be_copied(reviewed: Path) -> None:
         assert browser.texts("#said") == ["Link copied."]
 
 
-def test_a_link_opens_its_question(reviewed: Path) -> None:
-    with opened(reviewed, address="#q=q2") as browser:
+def test_a_link_opens_its_question(chromium: Any, reviewed: Path) -> None:
+    with opened(chromium, reviewed, address="#q=q2") as browser:
         assert browser.texts(".row.open .open-row") == ["When was it built?"]
         focused = "document.activeElement.textContent"
         assert browser.page.evaluate(focused) == "When was it built?"
         assert browser.said == []
-    with opened(reviewed, address="#q=%zz") as browser:
+    with opened(chromium, reviewed, address="#q=%zz") as browser:
         assert browser.texts(".row.open") == []
         assert browser.said == []
 
 
-def test_the_keyboard_reaches_a_question(reviewed: Path) -> None:
-    with opened(reviewed) as browser:
+def test_the_keyboard_reaches_a_question(chromium: Any, reviewed: Path) -> None:
+    with opened(chromium, reviewed) as browser:
         browser.page.focus("#search")
         for _ in range(40):
             browser.page.keyboard.press("Tab")
@@ -165,8 +172,8 @@ def test_the_keyboard_reaches_a_question(reviewed: Path) -> None:
         assert browser.page.evaluate("document.querySelectorAll('h1').length") == 1
 
 
-def test_the_theme_follows_the_system_and_is_remembered(reviewed: Path) -> None:
-    with opened(reviewed, scheme="dark") as browser:
+def test_the_theme_follows_the_system_and_is_remembered(chromium: Any, reviewed: Path) -> None:
+    with opened(chromium, reviewed, scheme="dark") as browser:
         assert browser.page.evaluate(BACKGROUND) == DARK
         browser.page.click("#theme")
         assert browser.page.evaluate(BACKGROUND) == LIGHT
@@ -175,16 +182,18 @@ def test_the_theme_follows_the_system_and_is_remembered(reviewed: Path) -> None:
         assert browser.texts("#theme") == ["Light"]
 
 
-def test_nothing_is_wider_than_a_phone(reviewed: Path) -> None:
-    with opened(reviewed, width=375) as browser:
+def test_nothing_is_wider_than_a_phone(chromium: Any, reviewed: Path) -> None:
+    with opened(chromium, reviewed, width=375) as browser:
         assert browser.page.evaluate(TOO_WIDE) <= 0
         for row in range(4):
             browser.page.locator(".row .open-row").nth(row).click()
         assert browser.page.evaluate(TOO_WIDE) <= 0
 
 
-def test_nothing_in_the_data_is_read_as_html(table: pa.Table, tmp_path: Path) -> None:
-    with opened(written(rendered(attacked(table)), tmp_path)) as browser:
+def test_nothing_in_the_data_is_read_as_html(
+    chromium: Any, table: pa.Table, tmp_path: Path
+) -> None:
+    with opened(chromium, written(rendered(attacked(table)), tmp_path)) as browser:
         browser.page.select_option("#order", "asked")
         assert browser.ids() == ["q1", "q2", "q3", "q4"]
         assert browser.texts(".row .open-row")[0] == ATTACK
@@ -194,9 +203,11 @@ def test_nothing_in_the_data_is_read_as_html(table: pa.Table, tmp_path: Path) ->
         assert browser.said == []
 
 
-def test_shares_and_no_oracle_for_a_baseline(table: pa.Table, tmp_path: Path) -> None:
+def test_shares_and_no_oracle_for_a_baseline(
+    chromium: Any, table: pa.Table, tmp_path: Path
+) -> None:
     path = written(rendered(with_oracle(with_shares(table).slice(0, 4))), tmp_path)
-    with opened(path) as browser:
+    with opened(chromium, path) as browser:
         browser.page.click(".row[data-id=q1] .open-row")
         assert browser.texts(".share") == ["82 % of the answer", "18 % of the answer"]
         assert browser.page.eval_on_selector(".share-bar i", "bar => bar.style.width") == "82%"
@@ -204,7 +215,7 @@ def test_shares_and_no_oracle_for_a_baseline(table: pa.Table, tmp_path: Path) ->
         assert browser.page.query_selector('#filters [data-group="change"]') is None
 
 
-def test_ten_thousand_questions_stay_fast(table: pa.Table, tmp_path: Path) -> None:
+def test_ten_thousand_questions_stay_fast(chromium: Any, table: pa.Table, tmp_path: Path) -> None:
     """Two seconds of the browser's own time: a busy machine makes the clock run on."""
     names = [name for name in ("tuned", "zero_shot") for _ in range(10_000)]
     tuned, untuned = table.to_pylist()[0], table.to_pylist()[4]
@@ -221,7 +232,7 @@ def test_ten_thousand_questions_stay_fast(table: pa.Table, tmp_path: Path) -> No
     started = time.process_time()
     page = render_report(every, four, [], {})
     seconds = time.process_time() - started
-    with opened(written(page, tmp_path)) as browser:
+    with opened(chromium, written(page, tmp_path)) as browser:
         session = browser.page.context.new_cdp_session(browser.page)
         session.send("Performance.enable", {"timeDomain": "threadTicks"})
         browser.page.reload()

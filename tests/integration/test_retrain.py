@@ -123,6 +123,31 @@ def test_another_rank_repeats_only_what_reads_it(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("first_run")
+def test_the_final_report_and_traces_know_the_champion(project: Project) -> None:
+    run_id = project.ledger()[-1]["run_id"]
+    (folder,) = project.mlflow(f"select artifact_uri from runs where run_uuid = '{run_id}'")[0]
+    page = (Path(folder.removeprefix("file://")) / "report.html").read_text()
+    assert "Change on champion" in page
+    assert "decision</h2>" in page
+    of_run = (
+        "from trace_info t join trace_request_metadata m using (request_id) "
+        f"where m.key = 'mlflow.sourceRun' and m.value = '{run_id}'"
+    )
+    asked = project.mlflow(f"select count(*) {of_run}")[0][0]
+    assert asked == len(
+        json.loads((Path(folder.removeprefix("file://")) / "answers.json").read_text())["data"]
+    )
+    spans = project.mlflow(
+        f"select count(*) from spans where trace_id in (select t.request_id {of_run})"
+    )
+    assert spans == [(3 * asked,)]
+    ((note,),) = project.mlflow(
+        f"select value from tags where key = 'mlflow.note.content' and run_uuid = '{run_id}'"
+    )
+    assert f"Traces: {asked} of {asked} test questions" in note
+
+
+@pytest.mark.usefixtures("first_run")
 def test_dvc_by_hand_gives_the_same_bytes(project: Project) -> None:
     before = outputs(project)
     done = project.python("-m", "dvc", "repro", "--force", variables=by_hand(project))
