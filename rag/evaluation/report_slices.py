@@ -55,7 +55,8 @@ def slice_change(
     """
     if reference is None:
         return None
-    paired = (data.get("differences") or {}).get(reference, {}).get(_METRIC)
+    differences: Mapping[str, Any] = data.get("differences") or {}
+    paired: Mapping[str, float] | None = differences.get(reference, {}).get(_METRIC)
     ends = [data["systems"].get(name, {}).get(_METRIC) for name in (judged, reference)]
     if paired or None in ends:
         return paired

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -143,3 +144,32 @@ def test_traces_that_were_cut_off_get_their_spans(
     found = client.search_traces(locations=[experiment_id], run_id=run_id)
     assert [len(trace.data.spans) for trace in found] == [3, 3, 3]
     assert [len(trace.info.assessments) for trace in found] == [3, 3, 3]
+
+
+@pytest.mark.integration
+def test_a_hundred_traces_take_no_time(experiment: tuple[Any, str, str]) -> None:
+    """Ten seconds of this process would be noticed; it takes under one."""
+    client, experiment_id, run_id = experiment
+    (trace, *_) = traces("petrel", "gull", "gull")
+    passage = {**trace.passages[0], "text": "The petrel sails at six. " * 30}
+    hundred = [
+        replace(
+            trace,
+            question_id=f"q{number}",
+            passages=[passage] * 5,
+            tags={**trace.tags, "ragloop.question_id": f"q{number}"},
+        )
+        for number in range(100)
+    ]
+    owner = {"experiment_id": experiment_id, "run_id": run_id, "model_id": None}
+    started = time.process_time()
+    assert log_traces(hundred, **owner) == 100
+    new = time.process_time() - started
+    assert log_traces(hundred, **owner) == 0
+    again = time.process_time() - started - new
+    print(f"100 traces: {new:.2f} s of processor time, logged again {again:.2f} s")
+    assert new < 10.0
+    found = client.search_traces(
+        locations=[experiment_id], run_id=run_id, max_results=500, include_spans=False
+    )
+    assert len(found) == 100
