@@ -107,7 +107,7 @@ def gate(decision: Mapping[str, Any] | None) -> str:
     reasons = "".join(f"<li>{plain(reason)}</li>" for reason in decision["reasons"])
     rows = [_check(check) for check in decision["checks"]]
     shown = table(
-        ("Check", "Measured", "Must exceed", ""),
+        ("Check", "Measured", "Must exceed", "Result"),
         rows,
         style="numbers checks",
         caption="Checks of the gate",

@@ -42,7 +42,7 @@ def slices_table(metrics: Mapping[str, Any], systems: Sequence[str]) -> str:
         heads += [f"F1, {system_name(reference).lower()}", "Change"]
     heads += ["Exact match", "Where answers went wrong"]
     rows = [f"<tr>{row}</tr>" for _, row in sorted(found, key=lambda item: item[0])]
-    shown = table(heads, rows, style="numbers slices", caption="Slices")
+    shown = table(heads, rows, style="numbers slices", caption="Table of slices")
     return shown + _legend(metrics)
 
 

@@ -315,11 +315,11 @@
     at("filters").append(box);
   }
 
-  const THEMES = { Auto: ["light dark", "follows the system"], Light: ["light", "light"], Dark: ["dark", "dark"] };
+  const THEMES = { Auto: ["light dark", "follows the system"], Light: ["light", "always"], Dark: ["dark", "always"] };
   function setTheme(name) {
     document.documentElement.style.colorScheme = THEMES[name][0];
     at("theme").textContent = name;
-    at("theme").setAttribute("aria-label", `Colour theme: ${THEMES[name][1]}`);
+    at("theme").setAttribute("aria-label", `Theme: ${name}, ${THEMES[name][1]}`);
     // A page in a sandboxed frame has no storage; the theme then lasts as long as the page.
     try { localStorage.setItem("ragloop-theme", name); } catch { return; }
   }
