@@ -3,7 +3,8 @@
     ragloop run            # now, from the command line
     ragloop up             # on the schedule in params.yaml
 
-snapshot -> (skip if nothing changed) -> one task a stage -> publish -> log -> compare -> release
+snapshot -> (skip if nothing changed) -> one task a stage -> publish -> log -> compare -> review
+-> release
 
 Tasks hold no logic: each calls one function. Prefect's cache is off, since its key holds the id of
 the run; whether there is anything to do is decided by our own content key, and for each stage by
@@ -43,6 +44,7 @@ champion_answers = steps.task(
     "champion", promote.champion_predictions, lambda rows: f"{rows.num_rows} questions asked again"
 )
 gate = steps.task("gate", promote.decide, lambda decision: decision.outcome.value)
+review = steps.io_task("review", steps.log_review, lambda count: f"report, {count} traces")
 conclude = steps.io_task("release", promote.conclude, lambda row: f"version {row['version']}")
 
 
@@ -92,6 +94,7 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
         rows = champion_answers(artifacts, params, champion) if champion else None
         decision = gate(artifacts, params, rows)
         tracker.log_decision(decision)
+        review(tracker, params, artifacts, champion=rows, decision=decision)
         concluded = conclude(
             artifacts,
             params,

@@ -19,9 +19,11 @@ from rag.progress import read_progress
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
+    from pyarrow import Table
 
     from rag.artifacts import Artifacts
     from rag.params import Params
+    from rag.release.gate import Decision
     from rag.stages import Stage
     from rag.tracking import RunTracker
 
@@ -96,6 +98,28 @@ def log_results(tracker: RunTracker, artifacts: Artifacts, tags: Mapping[str, st
             f"dev_{name.removeprefix('dev_')}": value for name, value in reader["dev"].items()
         },
     )
+
+
+def log_review(
+    tracker: RunTracker,
+    params: Params,
+    artifacts: Artifacts,
+    *,
+    champion: Table | None,
+    decision: Decision,
+) -> int:
+    """The final report with the champion and the decision, and traces; returns how many traces.
+
+    Where the gate could not decide, the tables cannot be compared and the stage's report stays.
+    """
+    from rag.evaluation.review import review
+    from rag.release.gate import Outcome
+
+    if decision.outcome is Outcome.ERROR:
+        return 0
+    found = review(params, artifacts, champion=champion, decision=decision.to_json())
+    tracker.log_review(found.page, found.predictions, found.metrics)
+    return tracker.log_traces(found.predictions, limit=params.tracking.traces)
 
 
 def run_name() -> str:

@@ -143,6 +143,7 @@ class ReleaseParams(Section):
 class TrackingParams(Section):
     uri: str | None = None
     experiment: Annotated[str, Field(min_length=1)] = "ragloop"
+    traces: Annotated[int, Field(ge=0)] = 100
 
 
 class ScheduleParams(Section):
