@@ -35,6 +35,8 @@ def significance(
         differences, owners = _differences(ours, theirs, metric, sampling)
         p = permutation_test(differences, owners, resamples=drawn.resamples, seed=drawn.seed)
         found[metric] = {"permutation_p": round(p, _DECIMALS)}
+    if not found:
+        return {}
     adjusted = holm({metric: values["permutation_p"] for metric, values in found.items()})
     for metric, p in adjusted.items():
         found[metric]["holm_p"] = round(p, _DECIMALS)
@@ -45,10 +47,15 @@ def significance(
 
 
 def detectable_effect(ours: Arm, theirs: Arm, metric: str, sampling: Sampling) -> float | None:
-    """Points of gain that are shown four times out of five; None for a metric of the corpus."""
-    if metric in _OF_THE_CORPUS or len(set(sampling.clusters)) < 2:
+    """Points above the threshold that are shown four times out of five.
+
+    None where that is unknown: for a metric of the corpus, of one document, or of equal answers.
+    """
+    if metric in _OF_THE_CORPUS:
         return None
     differences, owners = _differences(ours, theirs, metric, sampling)
+    if len(set(owners)) < 2 or np.ptp(differences) == 0.0:
+        return None
     effect = minimum_detectable_effect(
         differences,
         len(differences),
