@@ -66,52 +66,56 @@ def conclude(
 
     ReleaseError, after the ledger has its row, where the gate could not decide.
     """
-    from rag.release import registry
+    from rag.release import registry, switch
     from rag.release.gate import Outcome
+    from rag.release.served import check_release
 
+    # This may be the second attempt of a task whose first one lost its connection.
+    recovered = switch.finish(artifacts, params)
+    if recovered and recovered.row and recovered.row["run_id"] == run_id:
+        return recovered.row
+    before = champion.version if champion else None
     row: dict[str, Any] = {
+        "time": _now(),
+        "outcome": decision.outcome.value,
         "key": key,
         "run_id": run_id,
         "tags": dict(tags),
         "decision": decision.to_json(),
+        "version": None,
+        "champion": before,
     }
-    before = champion.version if champion else None
     if decision.outcome is Outcome.ERROR:
-        _write_down(artifacts, {**row, "version": None, "champion": before}, "ERROR")
+        _write_down(artifacts, row)
         raise ReleaseError(f"the gate cannot decide: {'; '.join(decision.reasons)}")
     version = registry.register(artifacts, params, run_id=run_id, tags=tags, decision=decision)
-    after = before
-    if decision.outcome is Outcome.PROMOTE:
-        after = registry.switch_champion(params, version, expected=before).version
-    else:
-        registry.set_challenger(params, version)
-    row |= {"version": version, "champion_before": before, "champion": after}
-    return _write_down(artifacts, row, decision.outcome.value)
+    row |= {"version": version, "champion_before": before}
+    if decision.outcome is not Outcome.PROMOTE:
+        return switch.make_challenger(artifacts, params, version, row=row)
+    check_release(artifacts, params, registry.get_release(params, version))
+    row["champion"] = version
+    return switch.make_champion(artifacts, params, version, expected=before, row=row)
 
 
 def confirm_champion(artifacts: Artifacts, key: str, champion: ReleaseVersion) -> None:
-    """Notes that a run gave the champion again, so that the next one has nothing to do.
-
-    Where the ledger does not know of the promotion, a crash came between the switch and its row,
-    and the row is added now.
-    """
-    from rag.release import ledger
-
-    known = any(
-        row["outcome"] == "PROMOTE" and row["key"] == key for row in ledger.read(artifacts.ledger)
-    )
+    """Notes that a run gave the champion again, so that the next one has nothing to do."""
     row = {
+        "time": _now(),
+        "outcome": SAME,
         "key": key,
         "run_id": champion.run_id,
         "version": champion.version,
         "champion": champion.version,
         "tags": dict(champion.tags),
     }
-    _write_down(artifacts, row, SAME if known else "PROMOTE")
+    _write_down(artifacts, row)
 
 
-def _write_down(artifacts: Artifacts, row: Mapping[str, Any], outcome: str) -> dict[str, Any]:
+def _write_down(artifacts: Artifacts, row: Mapping[str, Any]) -> dict[str, Any]:
     from rag.release import ledger
 
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return ledger.append(artifacts.ledger, {"time": now, "outcome": outcome, **row})
+    return ledger.append(artifacts.ledger, row)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

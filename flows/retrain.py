@@ -4,6 +4,7 @@
     ragloop up             # on the schedule in params.yaml
 
 snapshot -> (skip if nothing changed) -> one task a stage -> publish -> log -> compare -> release
+-> prune
 
 Tasks hold no logic: each calls one function. Prefect's cache is off, since its key holds the id of
 the run; whether there is anything to do is decided by our own content key, and for each stage by
@@ -20,7 +21,18 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.states import Completed
 
-from flows import dvc, lock, notices, promote, reconcile, settings, steps, stores, verdict
+from flows import (
+    dvc,
+    lock,
+    notices,
+    promote,
+    reconcile,
+    release_commands,
+    settings,
+    steps,
+    stores,
+    verdict,
+)
 from flows.key import concluded_row, content_key
 from flows.lineage import lineage, pipeline_hash
 from flows.snapshot import take_snapshot
@@ -44,6 +56,7 @@ champion_answers = steps.task(
 )
 gate = steps.task("gate", promote.decide, lambda decision: decision.outcome.value)
 conclude = steps.io_task("release", promote.conclude, lambda row: f"version {row['version']}")
+prune = steps.io_task("prune", release_commands.prune_old, lambda found: found.detail)
 
 
 @flow(name="retrain", flow_run_name=steps.run_name, on_failure=[notices.failed])
@@ -56,6 +69,7 @@ def retrain(force: bool = False) -> State[Verdict]:
     try:
         with lock.hold(artifacts.lock, "retrain"):
             reconcile.close_dead_runs(artifacts)
+            reconcile.reconcile(artifacts, params)
             reached = _retrain(artifacts, params, force=force)
     except BusyError as busy:
         if not steps.is_scheduled():
@@ -74,7 +88,8 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
     key = content_key(data.data_hash, params, artifacts)
     row = concluded_row(ledger.read(artifacts.ledger), key)
     if row and not force and not dvc.status(artifacts.root):
-        return verdict.nothing_changed(artifacts, row)
+        live = registry.champion(params)
+        return verdict.nothing_changed(artifacts, row, live.version if live else None)
 
     tags = lineage(artifacts, key=key, data_hash=data.data_hash)
     with _tracked(artifacts, params, key, tags) as tracker:
@@ -101,7 +116,10 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
             tags=tags,
             champion=champion,
         )
-        return verdict.of_run(artifacts, params, concluded, rows, page=tracker.page)
+        reached = verdict.of_run(artifacts, params, concluded, rows, page=tracker.page)
+    # What is live is live: a prune that fails is shown, and the next one goes on with it.
+    prune(artifacts, params, return_state=True)
+    return reached
 
 
 @contextmanager

@@ -94,8 +94,11 @@ def of_run(
     )
 
 
-def nothing_changed(artifacts: Artifacts, row: Mapping[str, Any]) -> Verdict:
-    """The verdict of a run whose key has been concluded before, as in that ledger row."""
+def nothing_changed(artifacts: Artifacts, row: Mapping[str, Any], champion: str | None) -> Verdict:
+    """The verdict of a run whose key has been concluded before, as in that ledger row.
+
+    `champion` is the live version: since that row it may have been rolled back.
+    """
     return Verdict(
         outcome=SKIPPED,
         reasons=(
@@ -104,7 +107,7 @@ def nothing_changed(artifacts: Artifacts, row: Mapping[str, Any]) -> Verdict:
             "to run every stage again: ragloop run --force",
         ),
         key=str(row["key"]),
-        champion=row["champion"],
+        champion=champion,
         metrics=read_metrics(artifacts.metrics),
     )
 

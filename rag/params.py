@@ -130,6 +130,8 @@ class EvaluateParams(Section):
 class ReleaseParams(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "ragloop"
     bundle_limit_mb: Positive = 512
+    keep: Positive = 3
+    keep_challengers: Annotated[int, Field(ge=0)] = 2
 
 
 class TrackingParams(Section):
