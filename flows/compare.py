@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.steps import is_scheduled
 from rag.artifacts import Artifacts
 from rag.params import Params, load_params
 from rag.records import read_questions, read_table
@@ -116,8 +117,13 @@ def judge(
     return Judged(inputs.decide(params.gate, seed=params.seed), inputs)
 
 
-def keep(judged: Judged, run_id: str, tags: Mapping[str, str], actor: str) -> dict[str, Any]:
-    """Keeps the inputs with the run; returns what the ledger says beside the decision itself."""
+def keep(judged: Judged, run_id: str) -> dict[str, Any]:
+    """Keeps the inputs with the run; returns what the ledger says beside the decision itself.
+
+    `inputs` are where they lie and their hashes, `libraries` the versions that decided, `actor` who
+    started the run.
+    """
+    from flows.release_commands import actor
     from rag.release.bundle import library_versions
     from rag.release.mirror import keep_inputs
     from rag.release.replay import write_inputs
@@ -125,7 +131,15 @@ def keep(judged: Judged, run_id: str, tags: Mapping[str, str], actor: str) -> di
     with tempfile.TemporaryDirectory() as folder:
         files = write_inputs(Path(folder), judged.inputs)
         inputs = keep_inputs(run_id, Path(folder), files)
-    return {"inputs": inputs, "libraries": library_versions(), "actor": actor, "tags": dict(tags)}
+    who = "the schedule" if is_scheduled() else actor()
+    return {"inputs": inputs, "libraries": library_versions(), "actor": who}
+
+
+def mirror(params: Params, row: Mapping[str, Any]) -> None:
+    """Tells MLflow of the ledger's new row."""
+    from rag.release.mirror import mirror_row
+
+    mirror_row(params, row)
 
 
 def frozen_test_set(artifacts: Artifacts, predictions: Table) -> str:
@@ -151,10 +165,9 @@ def frozen_test_set(artifacts: Artifacts, predictions: Table) -> str:
 
 def released_files(artifacts: Artifacts, params: Params, champion: ReleaseVersion) -> Artifacts:
     """The champion's files, in the layout of a project."""
-    from rag.release import registry
+    from rag.release.served import open_release
 
-    bundle = registry.local_bundle(artifacts, params, champion.version)
-    return Artifacts(bundle, state_folder=artifacts.state)
+    return open_release(artifacts, params, champion)
 
 
 def _answers(artifacts: Artifacts, system: Artifacts, params: Params, name: str) -> Table:

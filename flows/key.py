@@ -23,7 +23,7 @@ _IGNORED = {"release": {"keep", "keep_challengers"}}
 #: The outcome of a run that gives what the champion was made from again.
 SAME = "SAME"
 #: Outcomes that stand until something changes; after an ERROR the run is made again.
-CONCLUDED = frozenset({"PROMOTE", "REJECT", "INCONCLUSIVE", SAME})
+CONCLUDED = frozenset({"PROMOTE", "REJECT", "INCONCLUSIVE", "PENDING", "DRY_RUN", SAME})
 _LENGTH = 32
 
 

@@ -22,6 +22,7 @@ from prefect import flow
 from prefect.states import Completed
 
 from flows import (
+    compare,
     dvc,
     lock,
     notices,
@@ -52,9 +53,13 @@ stages = {stage.name: steps.stage_task(stage) for stage in STAGES}
 publish = steps.io_task("publish", steps.publish_index, lambda name: f"index {name}")
 log = steps.io_task("log", steps.log_results, lambda _: "run logged to MLflow")
 champion_answers = steps.task(
-    "champion", promote.champion_predictions, lambda rows: f"{rows.num_rows} questions asked again"
+    "champion", compare.champion_predictions, lambda rows: f"{rows.num_rows} questions asked again"
 )
-gate = steps.task("gate", promote.decide, lambda decision: decision.outcome.value)
+mixed_answers = steps.task("attribution", compare.mixed_predictions, lambda mixed: mixed.detail)
+cost = steps.task("cost", compare.measure_cost, lambda sample: sample.detail)
+gate = steps.task("gate", compare.judge, lambda judged: judged.decision.outcome.value)
+keep = steps.quiet_io_task("keep", compare.keep)
+mirror = steps.quiet_io_task("mirror", compare.mirror)
 conclude = steps.io_task("release", promote.conclude, lambda row: f"version {row['version']}")
 prune = steps.io_task("prune", release_commands.prune_old, lambda found: found.detail)
 
@@ -104,18 +109,25 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
         if champion and champion.tags.get("run_key") == key:
             promote.confirm_champion(artifacts, key, champion)
             return verdict.same_as_champion(artifacts, key, champion.version)
-        rows = champion_answers(artifacts, params, champion) if champion else None
-        decision = gate(artifacts, params, rows)
-        tracker.log_decision(decision)
+        rows = mixed = sample = None
+        if champion:
+            rows = champion_answers(artifacts, params, champion)
+            mixed = mixed_answers(artifacts, params, champion)
+            sample = cost(artifacts, params, champion) if params.gate.cost else None
+        judged = gate(artifacts, params, rows, mixed, sample)
+        record = keep(judged, tracker.run_id)
+        tracker.log_decision({**judged.decision.to_json(), **record, "tags": tags})
         concluded = conclude(
             artifacts,
             params,
-            decision,
+            judged.decision,
             key=key,
             run_id=tracker.run_id,
             tags=tags,
             champion=champion,
+            record=record,
         )
+        mirror(params, concluded, return_state=True)  # what is live is live, told of or not
         reached = verdict.of_run(artifacts, params, concluded, rows, page=tracker.page)
     # What is live is live: a prune that fails is shown, and the next one goes on with it.
     prune(artifacts, params, return_state=True)

@@ -30,6 +30,12 @@ class CostSample:
     champion_bytes: int
     challenger_bytes: int
 
+    @property
+    def detail(self) -> str:
+        """Median seconds a question of both systems, as one line."""
+        ours, theirs = np.median(self.challenger_seconds), np.median(self.champion_seconds)
+        return f"{ours:.3f} s a question, the champion {theirs:.3f} s"
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON that `from_json` reads back."""
         record = asdict(self)

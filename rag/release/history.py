@@ -7,9 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rag.errors import InputError
+from rag.params import GateMode
+from rag.release.decision import Outcome
 
 #: Outcomes of the gate that looked at the test set; an ERROR saw nothing.
 _LOOKED = frozenset({"PROMOTE", "REJECT", "INCONCLUSIVE"})
+#: Outcomes of rows beside the gate's own: it waits for a person, moved nothing, was declined.
+PENDING, DRY_RUN, DECLINED = "PENDING", "DRY_RUN", "DECLINED"
 Row = Mapping[str, Any]
 
 
@@ -21,6 +25,15 @@ def decisions_on(rows: Sequence[Row], test_set: str) -> int:
         for decision in decided
         if decision.get("test_set") == test_set and decision.get("outcome") in _LOOKED
     )
+
+
+def ledger_outcome(outcome: Outcome, mode: GateMode) -> str:
+    """What the ledger calls a decision, by who may act on it."""
+    if outcome is Outcome.ERROR or mode == "auto":
+        return outcome.value
+    if mode == "dry_run":
+        return DRY_RUN
+    return PENDING if outcome is Outcome.PROMOTE else outcome.value
 
 
 def live_at(rows: Sequence[Row], moment: datetime) -> Row | None:
