@@ -41,16 +41,29 @@ class TestSet:
 
     def scores(self, quality: tuple[float, float], seed: int) -> tuple[Scores, Scores]:
         """F1 of both systems by question: 0, one half or 1."""
-        generator = np.random.default_rng(seed)
-        shape = (self.documents, self.questions)
-        shared = _DOCUMENT * generator.normal(size=(self.documents, 1))
-        shared = shared + _QUESTION * generator.normal(size=shape)
-        found = []
-        for level in quality:
-            own = _OWN_DOCUMENT * generator.normal(size=(self.documents, 1))
-            latent = level + shared + own + _OWN_QUESTION * generator.normal(size=shape)
-            found.append(0.5 * (latent > 0.0) + 0.5 * (latent > _HALF))
-        return found[0].ravel(), found[1].ravel()
+        shared, first, second = np.random.SeedSequence(seed).spawn(3)
+        return (
+            self._answered(quality[0], shared, first),
+            self._answered(quality[1], shared, second),
+        )
+
+    def scores_of(self, quality: float, *, shared_seed: int, own_seed: int) -> Scores:
+        """The same of one system: what the questions make easy, and what only it finds so."""
+        shared, own = np.random.SeedSequence(shared_seed), np.random.SeedSequence(own_seed)
+        return self._answered(quality, shared.spawn(1)[0], own)
+
+    def _answered(
+        self, quality: float, shared: np.random.SeedSequence, own: np.random.SeedSequence
+    ) -> Scores:
+        latent = np.full((self.documents, self.questions), quality)
+        for seed, of_document, of_question in (
+            (shared, _DOCUMENT, _QUESTION),
+            (own, _OWN_DOCUMENT, _OWN_QUESTION),
+        ):
+            generator = np.random.default_rng(seed)
+            latent += of_document * generator.normal(size=(self.documents, 1))
+            latent += of_question * generator.normal(size=latent.shape)
+        return (0.5 * (latent > 0.0) + 0.5 * (latent > _HALF)).ravel()
 
     def table(self, system: str, f1: Scores) -> pa.Table:
         """A prediction table in which only the answers' scores are alive."""

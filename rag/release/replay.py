@@ -120,13 +120,15 @@ def replay(folder: Path, row: Mapping[str, Any]) -> Decision:
 
 
 def differences_of(decision: Decision, record: Mapping[str, Any]) -> list[str]:
-    """The fields of a record that a replayed decision gives otherwise, as `field: was, is`."""
-    again = json.loads(sorted_json(decision.to_json()))
-    return [
-        f"{name}: was {record.get(name)}, is {value}"
-        for name, value in again.items()
-        if name in record and record[name] != value
-    ]
+    """The fields of a record that a replayed decision gives otherwise, one line each."""
+    lines = []
+    for name, value in decision.to_json().items():
+        again = json.loads(sorted_json(value))
+        if name not in record or record[name] == again:
+            continue
+        plain = isinstance(again, str | int | float | None)
+        lines.append(f"{name}: was {record[name]}, is {again}" if plain else f"{name}: another")
+    return lines
 
 
 def _named(name: str, table: pa.Table) -> pa.Table:
