@@ -10,6 +10,7 @@ in its own process, because memory is counted by process.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -67,8 +68,15 @@ class _Worker:
     def __init__(self, folder: Path, system: Artifacts) -> None:
         self._root = system.root
         command = [sys.executable, "-m", "flows.cost", str(system.root), str(system.state)]
+        # The code that measures is the code that runs, wherever the project lies.
+        paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def __enter__(self) -> _Worker:

@@ -101,7 +101,8 @@ def read_inputs(folder: Path, expected: Mapping[str, str]) -> Inputs:
     return Inputs(
         challenger=arms[record["challenger"]],
         champion=arms.get(_CHAMPION),
-        baselines={name: arms[name] for name in record["baselines"]},
+        # A baseline without rows was an empty table, which is an error once more.
+        baselines={name: arms.get(name, table.slice(0, 0)) for name in record["baselines"]},
         context=context,
     )
 

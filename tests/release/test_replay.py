@@ -30,6 +30,7 @@ FULL = Inputs(
         mixed={OLD_MODEL: predictions(MIDDLING), OLD_INDEX: predictions(GOOD)},
     ),
 )
+EMPTY = Inputs(FULL.challenger, None, {"zero_shot": predictions([])}, Context())
 FIRST = Inputs(FULL.challenger, None, FULL.baselines, Context(unmixed="no champion"))
 BROKEN = Inputs(predictions(GOOD, f1=[float("nan")] * 40), FULL.champion, {}, FULL.context)
 
@@ -44,8 +45,8 @@ def kept(folder: Path, inputs: Inputs) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("inputs", "outcome"),
-    [(FULL, "PROMOTE"), (FIRST, "PROMOTE"), (BROKEN, "ERROR")],
-    ids=["full", "first", "error"],
+    [(FULL, "PROMOTE"), (FIRST, "PROMOTE"), (BROKEN, "ERROR"), (EMPTY, "ERROR")],
+    ids=["full", "first", "error", "empty"],
 )
 def test_the_same_inputs_give_the_same_record(tmp_path: Path, inputs: Inputs, outcome: str) -> None:
     row = kept(tmp_path, inputs)
