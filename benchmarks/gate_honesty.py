@@ -66,7 +66,8 @@ def print_rates(pairs: int, resamples: int) -> None:
             ]
             power = f"{100 * predicted(test_set, gain, 1.0):9.1f}" if gain > 1.0 else " " * 9
             print(
-                f"{name:>14} {gain:+6.1f} {shares[0]:8.1f} {power} {shares[1]:7.1f} {shares[2]:6.1f}"
+                f"{name:>14} {gain:+6.1f} {shares[0]:8.1f} {power} "
+                f"{shares[1]:7.1f} {shares[2]:6.1f}"
             )
 
 
