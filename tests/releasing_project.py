@@ -39,7 +39,9 @@ METRICS = {
 _PLACES = ("north", "south", "port")
 
 
-def make_releasing_project(root: Path, **index: Any) -> tuple[Artifacts, Params]:
+def make_releasing_project(
+    root: Path, *, keep: int = 1, keep_challengers: int = 0
+) -> tuple[Artifacts, Params]:
     """A project whose stores exist and which has released nothing."""
     root.mkdir(parents=True)
     encoder = save_tiny_sentence_transformer(root / "tiny" / "encoder")
@@ -48,8 +50,7 @@ def make_releasing_project(root: Path, **index: Any) -> tuple[Artifacts, Params]
         "retriever": {"model": str(encoder), "revision": None, "max_tokens": 64},
         "chunk": {"max_chunk_tokens": 64},
         "reader": {"model": str(reader), "max_answer_tokens": 6, "abstain": None},
-        "release": {"keep": 1, "keep_challengers": 0},
-        "index": {"kind": "edge", **index},
+        "release": {"keep": keep, "keep_challengers": keep_challengers},
     }
     (root / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     (root / "dvc.yaml").write_text("stages: {}\n")
@@ -111,7 +112,7 @@ class Killed(Exception):
 def in_a_process(program: Callable[..., Any], *arguments: Any) -> Any:
     """What the program returns; Killed where it killed itself, its traceback where it failed."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.releasing_programs"])
+    context.set_forkserver_preload(["tests.releasing_commands"])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(theirs, program, arguments))
     process.start()

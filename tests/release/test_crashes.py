@@ -58,7 +58,7 @@ def die(root: Path, point: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("point", (*BEFORE_THE_ALIAS, *AFTER_THE_ALIAS, *PRUNING))
+@pytest.mark.parametrize("point", [*BEFORE_THE_ALIAS, *AFTER_THE_ALIAS, *PRUNING])
 def test_a_kill_leaves_one_whole_champion(template: Template, point: str) -> None:
     found = die(template.fresh(), point)
     live = "red" if point in BEFORE_THE_ALIAS else "blue"
