@@ -22,6 +22,8 @@ from rag.evaluation.resampling import clusters_of
 from rag.evaluation.tails import degrees_of_freedom, t_quantile
 
 _MOST_QUESTIONS = 10**9
+#: Sums that are smaller than this, against the largest difference, are rounding.
+_NOTHING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def spread_of(differences: npt.ArrayLike, clusters: Sequence[str] | None = None)
     """Measures the spread of paired differences (N,), with the cluster of each question.
 
     Raises MetricError when there are fewer than two clusters, a value is not finite, lengths
-    differ, or all differences are equal, for then their spread is unknown.
+    differ, or all clusters differ alike, for then the spread is unknown.
     """
     vector = np.asarray(differences, dtype=np.float64)
     if vector.ndim != 1 or len(vector) < 2:
@@ -61,16 +63,16 @@ def spread_of(differences: npt.ArrayLike, clusters: Sequence[str] | None = None)
     bad = np.flatnonzero(~np.isfinite(vector))[:5].tolist()
     if bad:
         raise MetricError(f"power: differences that are not finite in rows {bad}")
-    if np.ptp(vector) == 0.0:
-        raise MetricError(
-            f"power: all {len(vector)} differences are {vector[0]:g}, so their spread is unknown; "
-            "compare two systems that do not answer alike"
-        )
     centred = vector - vector.mean()
     drawn = clusters_of(centred[:, None], clusters)
     if drawn.count < 2:
         raise MetricError("power: one cluster says nothing about others; give two or more")
     influence = drawn.sums[:, 0]
+    if np.abs(influence).max() <= _NOTHING * np.abs(vector).max():
+        raise MetricError(
+            f"power: the {drawn.count} clusters all differ by {vector.mean():g}, so the spread is "
+            "unknown; compare two systems that do not answer alike"
+        )
     questions, deviation = len(vector), float(vector.std(ddof=1))
     squares = float((drawn.times * influence**2).sum()) * drawn.count / (drawn.count - 1.0)
     return Spread(
@@ -105,7 +107,7 @@ def minimum_detectable_effect(
     `differences_or_sd` are the differences of a pilot pair (with their `clusters`), the Spread of
     one, or the standard deviation of a difference when every question stands alone.
     """
-    from scipy.special import nctdtrinc
+    from scipy.special import nctdtrinc  # type: ignore[import-untyped]
 
     spread, questions = _spread(differences_or_sd, n, clusters)
     _between("power", power)
@@ -149,7 +151,8 @@ def questions_needed(
     They come with as many documents in proportion as the pilot has. Arguments are those of
     `minimum_detectable_effect`. Raises MetricError when a billion would not do.
     """
-    spread, _ = _spread(differences_or_sd, 2, clusters)
+    whole = isinstance(differences_or_sd, Spread) or np.ndim(differences_or_sd) > 0
+    spread, _ = _spread(differences_or_sd, None if whole else 2, clusters)
     if not (math.isfinite(effect) and effect > 0.0):
         raise MetricError(f"power: the effect must be a gain above 0, got {effect}")
 

@@ -59,7 +59,7 @@ def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     questions, `permutation_test` with its clusters is the one to trust. Raises MetricError on no
     rows, lengths that differ, or other scores than 0 and 1.
     """
-    from scipy.special import bdtr
+    from scipy.special import bdtr  # type: ignore[import-untyped]
 
     ours, theirs = _vector("mcnemar: first", first), _vector("mcnemar: second", second)
     if ours.shape != theirs.shape:
@@ -119,9 +119,9 @@ def _drawn_totals(sums: FloatVector, resamples: int, generator: np.random.Genera
     for start in range(0, resamples, at_once):
         size = (min(at_once, resamples - start), len(kinds))
         if len(kinds) < len(sums):
-            positive = generator.binomial(times, 0.5, size=size)
+            positive: npt.NDArray[np.integer] = generator.binomial(times, 0.5, size=size)
         else:
             bits = np.frombuffer(generator.bytes(math.ceil(size[0] * size[1] / 8)), dtype=np.uint8)
-            positive = np.unpackbits(bits, count=size[0] * size[1]).reshape(size).astype(np.int64)
-        totals.append((2.0 * positive - times) @ kinds)
-    return np.concatenate(totals)
+            positive = np.unpackbits(bits, count=size[0] * size[1]).reshape(size)
+        totals.append(positive.astype(np.float64) @ kinds)
+    return 2.0 * np.concatenate(totals) - sums.sum()

@@ -4,9 +4,9 @@ The percentile interval is too short with few clusters: it lacks the factor G / 
 unbiased variance and the longer tails of Student's t. The *expanded* interval takes quantiles
 further out, by as much as a t interval is longer than a normal one (Hesterberg 2015, "What Teachers
 Should Know about the Bootstrap", doi:10.1080/00031305.2015.1089789). Its degrees of freedom are
-G - 1 only if all clusters weigh the same, so here they are estimated from the clusters. BCa corrects
-bias and skewness instead (Efron 1987, doi:10.1080/01621459.1987.10478410). docs/statistics.md shows
-what each of them covers.
+G - 1 only if all clusters weigh the same, so here they are estimated from the clusters. *BCa*
+corrects bias and skewness instead (Efron 1987, doi:10.1080/01621459.1987.10478410).
+docs/statistics.md shows what each of them covers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def percentile_tails(confidence: float) -> tuple[float, float]:
 
 def expanded_tails(confidence: float, clusters: int, freedom: float) -> tuple[float, float]:
     """The levels that are as far out as Student's t with `freedom` degrees of freedom."""
-    from scipy.special import ndtr
+    from scipy.special import ndtr  # type: ignore[import-untyped]
 
     longer = math.sqrt(clusters / (clusters - 1.0)) * t_quantile((1.0 + confidence) / 2.0, freedom)
     tail = float(ndtr(-longer))
