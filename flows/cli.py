@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows import history_cli, release_cli
 from flows.export_cli import export
 from flows.index_cli import index
 from flows.options import AsJson, Debug, print_json, project
@@ -33,6 +34,8 @@ data = typer.Typer(help="Check and take in documents and questions.", no_args_is
 app.add_typer(data, name="data")
 app.add_typer(index, name="index")
 app.command()(export)
+history_cli.register(app)
+release_cli.register(app)
 
 Limit = Annotated[int, typer.Option("--limit", "-k", min=1, help="How many passages to show.")]
 
@@ -111,15 +114,6 @@ def search(
 
     found = answers.search(*project(debug=debug), text, limit, where or ())
     print_json(found) if as_json else answers.print_passages(found["passages"])
-
-
-@app.command()
-def releases(as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the registered releases, newest first."""
-    from flows import answers
-
-    rows = answers.list_releases(*project(debug=debug))
-    print_json(rows) if as_json else answers.print_releases(rows)
 
 
 @app.command()

@@ -40,6 +40,20 @@ def io_task(
     return _task(name, function, detail, retries=len(_RETRY_DELAYS_SECONDS))
 
 
+def quiet_io_task(name: str, function: Callable[P, R]) -> Task[P, R]:
+    """An `io_task` without a line on the terminal."""
+    return Task(
+        function,
+        name=name,
+        task_run_name=name,
+        retries=len(_RETRY_DELAYS_SECONDS),
+        retry_delay_seconds=_RETRY_DELAYS_SECONDS,
+        retry_condition_fn=_may_pass,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+
+
 def task(
     name: str, function: Callable[P, R], detail: Callable[[R], str] = lambda _: ""
 ) -> Task[P, R]:

@@ -22,6 +22,7 @@ from rag.evaluation.report_data import CHAMPION
 from rag.evaluation.summary import flat_metrics
 from rag.params import Params
 from rag.records import read_table
+from rag.release import store
 from rag.release.answers import RELEASED, answers_table
 from rag.release.bundle import refuse_pickles
 from rag.release.card import read_metrics, run_note
@@ -93,7 +94,8 @@ class RunTracker:
             run_id = found[0].info.run_id
             client.update_run(run_id, status="RUNNING", name=name)
         else:
-            own = {RUN_KEY: key, "mlflow.source.name": "ragloop", "mlflow.source.type": "JOB"}
+            own = {RUN_KEY: key, store.PROJECT: store.project_id(artifacts)}
+            own |= {"mlflow.source.name": "ragloop", "mlflow.source.type": "JOB"}
             run_id = client.create_run(experiment, run_name=name, tags=own).info.run_id
         tracker = cls(client, run_id, experiment)
         tracker.set_tags(tags or {})

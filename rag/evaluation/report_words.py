@@ -27,7 +27,9 @@ METRICS: Final = {
     "rougeL": "ROUGE-L",
     "recall@1": "Recall@1",
     "recall@5": "Recall@5",
+    "precision@5": "Precision@5",
     "mrr": "MRR",
+    "ndcg@5": "nDCG@5",
     "abstention_rate": "Abstained",
 }
 OUTCOMES: Final = {

@@ -146,7 +146,7 @@ def test_the_oracle_stands_apart_as_an_upper_bound(table: pa.Table) -> None:
     row = re.search(r'<th scope="row">F1</th>(.*?)</tr>', page)
     assert row is not None
     assert '<td class="bound"><b>100.0</b>' in row[1]
-    assert page.count('class="bar system-bound"') == 9, "all but retrieval"
+    assert page.count('class="bar system-bound"') == 6, "all but retrieval's"
     assert embedded(page)["reference"] == 1
 
 
