@@ -7,9 +7,9 @@
 
 Ours is the whole command in a process of its own: start, reading, scoring, 10,000 resamples, JSON.
 Theirs starts its clock after imports and reading. It scores each example once: SQuAD's rules as the
-metric of `evaluate` states them (its script is not in the package and would be fetched), rouge_score,
-sacrebleu. Then each is resampled as its users do: `rouge_score.scoring.BootstrapAggregator`,
-`sacrebleu.BLEU.corpus_score(n_bootstrap=...)`, and numpy for exact match and F1. The time of their
+metric of `evaluate` states them (its script is not in the package and would be fetched),
+rouge_score, sacrebleu. Then each is resampled as its users do: rouge_score's `BootstrapAggregator`,
+`corpus_score(n_bootstrap=...)` of sacrebleu, and numpy for exact match and F1. The time of their
 resampling is proportional to the number of resamples: by default it is measured on 1,000 and
 multiplied by 10 (sacrebleu holds all its draws at once: 5 GB for 10,000). Compare seconds of
 processor time where the machine is shared. Everything is seeded; questions are clusters of one.
@@ -18,19 +18,17 @@ processor time where the machine is shared. Everything is seeded; questions are 
 from __future__ import annotations
 
 import argparse
-import collections
 import json
 import os
 import random
-import re
 import string
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from score_speed_libraries import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -179,9 +177,7 @@ def write_files(folder: Path, count: int) -> None:
                 row["answers"] = [{"text": each, "answer_start": 0} for each in accepted]
                 paragraphs.append({"context": text(40), "qas": [row]})
                 comma = "," if number else ""
-                predictions.write(
-                    f"{comma}\n{json.dumps(row['id'])}: {json.dumps(guess or text(3))}"
-                )
+                predictions.write(f"{comma}\n{json.dumps(row['id'])}: {json.dumps(guess)}")
             comma = "," if start else ""
             references.write(f"{comma}\n{json.dumps({'title': 't', 'paragraphs': paragraphs})}")
         predictions.write("}\n")
@@ -200,108 +196,6 @@ def exact_values(folder: Path) -> dict[str, float]:
     table = score_table(texts, gold.question_ids, gold.answers, gold.clusters, stem=False)
     found = table.intervals(table.answerable, Resampling(1, 0.95, SEED))
     return {name: interval.value for name, interval in found.items()}
-
-
-def reference(folder: Path, resamples: int) -> dict[str, Any]:
-    """The libraries' values, intervals and seconds; the clock runs after imports and reading."""
-    import numpy as np
-    from rouge_score.rouge_scorer import RougeScorer
-    from rouge_score.scoring import BootstrapAggregator
-    from sacrebleu.metrics.bleu import BLEU
-
-    predictions = json.loads((folder / "predictions.json").read_text())
-    articles = json.loads((folder / "references.json").read_text())["data"]
-    rows = [row for each in articles for part in each["paragraphs"] for row in part["qas"]]
-    texts = [predictions[row["id"]] for row in rows]
-    accepted = [[answer["text"] for answer in row["answers"]] for row in rows]
-    most = max(map(len, accepted))
-    streams = [[each[n] if n < len(each) else None for each in accepted] for n in range(most)]
-    clock = Clock()
-    squad = np.array(
-        [
-            [max(rule(text, answer) for answer in answers) for rule in (squad_exact, squad_f1)]
-            for text, answers in zip(texts, accepted, strict=True)
-        ]
-    )
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
-    rouge = [scorer.score_multi(each, text) for text, each in zip(texts, accepted, strict=True)]
-    bleu = BLEU(force=True)
-    scored = bleu.corpus_score(texts, streams).score
-    bleu_alone = Clock()
-    bleu.corpus_score(texts, streams)
-    again = bleu_alone.read()
-    scoring = clock.read(minus=again)
-    clock = Clock()
-    np.random.seed(SEED)
-    aggregator = BootstrapAggregator(confidence_interval=0.95, n_samples=resamples)
-    for each in rouge:
-        aggregator.add_scores(each)
-    aggregated = aggregator.aggregate()
-    generator = np.random.default_rng(SEED)
-    means = [
-        squad[generator.integers(0, len(squad), len(squad))].mean(axis=0) for _ in range(resamples)
-    ]
-    resampled_bleu = bleu.corpus_score(texts, streams, n_bootstrap=resamples)
-    resampling = clock.read(minus=again)
-    low, high = np.percentile(means, [2.5, 97.5], axis=0) * 100
-    kinds = ("rouge1", "rouge2", "rougeL")
-    middle, half = resampled_bleu._mean, resampled_bleu._ci
-    return {
-        "resamples": resamples,
-        "scoring": scoring,
-        "resampling": resampling,
-        "values": {
-            "exact_match": 100 * squad[:, 0].mean(),
-            "f1": 100 * squad[:, 1].mean(),
-            "bleu": scored,
-            **{
-                kind: 100 * float(np.mean([each[kind].fmeasure for each in rouge]))
-                for kind in kinds
-            },
-        },
-        "intervals": {
-            "exact_match": (low[0], high[0]),
-            "f1": (low[1], high[1]),
-            "bleu": (middle - half, middle + half),
-            **{
-                kind: (100 * found.low.fmeasure, 100 * found.high.fmeasure)
-                for kind, found in aggregated.items()
-            },
-        },
-    }
-
-
-class Clock:
-    """Wall and processor seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    def read(self, minus: dict[str, float] | None = None) -> dict[str, float]:
-        """Seconds so far, less those of a call that was made twice."""
-        less = minus or {"wall": 0.0, "cpu": 0.0}
-        return {
-            "wall": time.perf_counter() - self._wall - less["wall"],
-            "cpu": time.process_time() - self._cpu - less["cpu"],
-        }
-
-
-def squad_tokens(text: str) -> list[str]:
-    """SQuAD's normalisation: lower case, no punctuation, no articles, single spaces."""
-    text = "".join(each for each in text.lower() if each not in set(string.punctuation))
-    return re.sub(r"\b(a|an|the)\b", " ", text).split()
-
-
-def squad_exact(prediction: str, answer: str) -> float:
-    """SQuAD's exact match."""
-    return float(squad_tokens(prediction) == squad_tokens(answer))
-
-
-def squad_f1(prediction: str, answer: str) -> float:
-    """SQuAD's token F1."""
-    ours, theirs = squad_tokens(prediction), squad_tokens(answer)
-    common = (collections.Counter(ours) & collections.Counter(theirs)).total()
-    return 2 * common / (len(ours) + len(theirs)) if common else float(ours == theirs)
 
 
 def _environment() -> dict[str, str]:

@@ -13,9 +13,10 @@ counting is sorting. Counts are exact: an n-gram is a number of its own, never a
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import chain, compress
 
 import numpy as np
 import numpy.typing as npt
@@ -85,11 +86,10 @@ class TextTable:
 
     def sequences(self) -> Sequences:
         """The token ids of every row so far."""
-        ids: dict[str, int] = {}
-        values = [
-            ids.setdefault(token, len(ids)) for tokens in self._row_of_tokens for token in tokens
-        ]
-        lengths = [len(tokens) for tokens in self._row_of_tokens]
+        ids: defaultdict[str, int] = defaultdict()
+        ids.default_factory = ids.__len__
+        values = list(map(ids.__getitem__, chain.from_iterable(self._row_of_tokens)))
+        lengths = list(map(len, self._row_of_tokens))
         return Sequences(np.array(values, dtype=np.int64), np.array(lengths, dtype=np.int64))
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
-from rag.params import Params
 from rag.release.redaction import without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from rag.params import Params
 
 SQLITE = "sqlite:///"
 #: What MLflow shows of the experiment: runs and models first, not traces.
