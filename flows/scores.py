@@ -63,9 +63,9 @@ def slices_table(key: str, slices: Mapping[str, Any], metrics: Sequence[str]) ->
 
     table = _table(f"by {escape(key)}")
     table.add_column("", no_wrap=True)
-    table.add_column("questions", justify="right")
+    table.add_column("questions", justify="right", no_wrap=True)
     for metric in metrics:
-        table.add_column(_title(metric), justify="right", no_wrap=True)
+        table.add_column(_title(metric), justify="right")
     for value, part in slices.items():
         count = f"[yellow]{part['n']}, few[/]" if part["small"] else str(part["n"])
         cells = (_cell(part["metrics"].get(metric)) for metric in metrics)
