@@ -52,8 +52,7 @@ def score_files(
 
     `metrics` has exact_match and f1 over all questions, bleu, rouge1, rouge2 and rougeL over the
     answerable ones, each `{"value", "low", "high"}` in percent. Where some questions have no answer
-    `splits` has exact_match and f1 of `has_answer` and `no_answer`. `no_answer_scores`, a file,
-    adds `no_answer`: the best thresholds; answers scored above `no_answer_threshold` are declined
+    `splits` has the metrics of `has_answer` and `no_answer`. `no_answer_scores`, a file, adds `no_answer`: the best thresholds; answers scored above `no_answer_threshold` are declined
     before anything is counted. `by` names a key of the rows of the references and adds `slices`.
     `per_question` is written: a JSON line of scores for each question. Raises DataError, with every
     problem, for files that cannot be read, ids that occur twice and predictions for unknown ids.
@@ -78,13 +77,10 @@ def score_files(
     if per_question is not None:
         _write_lines(per_question, table)
     resampling = Resampling(resamples, confidence, seed)
-    every = np.ones(len(ids), dtype=bool)
-    n_answerable = int(table.answerable.sum())
     return {
         "n_questions": len(ids),
-        "n_answerable": n_answerable,
-        "metrics": _rounded(table.intervals(every, resampling)),
-        **({} if n_answerable == len(ids) else {"splits": _splits(table, resampling)}),
+        "n_answerable": int(table.answerable.sum()),
+        **_whole(table, resampling),
         **({} if by is None else {"slices": {by: _slices(table, references, resampling)}}),
         **found,
         "missing": [name for name, text in zip(ids, texts, strict=True) if text is None],
@@ -117,15 +113,20 @@ def _best_thresholds(
     return {name: round(value, _DECIMALS) for name, value in best.items()} | thresholds
 
 
-def _splits(table: ScoreTable, resampling: Resampling) -> dict[str, Any]:
-    """Exact match and F1 of the questions with and without an answer, as SQuAD 2.0 reports them."""
-    parts = {"has_answer": table.answerable, "no_answer": ~table.answerable}
+def _whole(table: ScoreTable, resampling: Resampling) -> dict[str, Any]:
+    """The metrics of all questions; `splits` by whether there is an answer, as SQuAD 2.0 has it."""
+    answerable = table.answerable
+    has_answer = table.intervals(answerable, resampling)
+    if answerable.all():
+        return {"metrics": _rounded(has_answer)}
+    overall = has_answer | table.answer_intervals(answerable | True, resampling)
+    no_answer = table.answer_intervals(~answerable, resampling)
     return {
-        name: {
-            "n": int(rows.sum()),
-            "metrics": _rounded(table.answer_intervals(rows, resampling)),
-        }
-        for name, rows in parts.items()
+        "metrics": _rounded(overall),
+        "splits": {
+            "has_answer": {"n": int(answerable.sum()), "metrics": _rounded(has_answer)},
+            "no_answer": {"n": int((~answerable).sum()), "metrics": _rounded(no_answer)},
+        },
     }
 
 
