@@ -51,8 +51,9 @@ def score_files(
     """`{"n_questions", "n_answerable", "metrics", "missing", "bleu_signature", ...}`.
 
     `metrics` has exact_match and f1 over all questions, bleu, rouge1, rouge2 and rougeL over the
-    answerable ones, each `{"value", "low", "high"}` in percent. Where some questions have no answer
-    `splits` has the metrics of `has_answer` and `no_answer`. `no_answer_scores`, a file, adds `no_answer`: the best thresholds; answers scored above `no_answer_threshold` are declined
+    answerable ones, each `{"value", "low", "high"}` in percent; where some questions have no answer
+    `splits` has those of `has_answer` and `no_answer`. `no_answer_scores`, a file, adds
+    `no_answer`, the best thresholds; an answer scored above `no_answer_threshold` is declined
     before anything is counted. `by` names a key of the rows of the references and adds `slices`.
     `per_question` is written: a JSON line of scores for each question. Raises DataError, with every
     problem, for files that cannot be read, ids that occur twice and predictions for unknown ids.
