@@ -153,8 +153,11 @@ def write_files(folder: Path, count: int) -> None:
 
     def edited(answer: str) -> str:
         kept = [word for word in answer.split() if generator.random() < 0.8]
-        return " ".join([*kept, *generator.choices(words, k=generator.randint(0, 3))])
+        kept += generator.choices(words, k=generator.randint(0, 3))
+        # Not an article alone: SQuAD's script would take it for nothing, and we do not.
+        return " ".join(kept) if {*map(str.lower, kept)} - {"the"} else answer
 
+    question, context = text(10), text(40)  # not scored, but read
     with (
         (folder / "predictions.json").open("w") as predictions,
         (folder / "references.json").open("w") as references,
@@ -168,14 +171,14 @@ def write_files(folder: Path, count: int) -> None:
                 answer = text(generator.randint(1, 4) if is_span else generator.randint(8, 25))
                 accepted = [answer]
                 while len(accepted) < ANSWERS and generator.random() < 0.5:
-                    accepted.append(edited(answer) or answer)
+                    accepted.append(edited(answer))
                 fate = generator.random()
                 guess = (
                     answer if fate < COPIED else edited(answer) if fate < COPIED + EDITED else ""
                 )
-                row = {"id": f"q{number:07d}", "question": text(10), "is_impossible": False}
+                row = {"id": f"q{number:07d}", "question": question, "is_impossible": False}
                 row["answers"] = [{"text": each, "answer_start": 0} for each in accepted]
-                paragraphs.append({"context": text(40), "qas": [row]})
+                paragraphs.append({"context": context, "qas": [row]})
                 comma = "," if number else ""
                 predictions.write(f"{comma}\n{json.dumps(row['id'])}: {json.dumps(guess)}")
             comma = "," if start else ""
