@@ -138,6 +138,7 @@ def write_files(folder: Path, count: int) -> None:
     generator = random.Random(SEED)
     letters = string.ascii_lowercase
     words = ["".join(generator.choices(letters, k=generator.randint(2, 9))) for _ in range(WORDS)]
+    words = ["sea" if word in ("an", "the") else word for word in words]
     weights = [1.0 / (rank + 10) for rank in range(WORDS)]
     cumulative = [sum(weights[:1])]
     for weight in weights[1:]:
