@@ -213,8 +213,3 @@ def _mlflow_address(artifacts: Artifacts, params: Params) -> str:
         return str(without_credentials(params.tracking.uri)).rstrip("/")
     served = up_addresses(artifacts).get("mlflow")
     return served or f"http://{HOST}:{params.schedule.mlflow_port}"
-
-
-def scores_table(scores: Mapping[str, Any]) -> Table:
-    """The metrics of `ragloop score`."""
-    return metrics_table({**scores, "systems": {"tuned": scores["metrics"]}})

@@ -16,11 +16,12 @@ from urllib.request import url2pathname
 
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
-from rag.params import Params
 from rag.release.redaction import without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from rag.params import Params
 
 SQLITE = "sqlite:///"
 #: Tag of every run of ours: whose it is. See `project_id`.
