@@ -18,6 +18,7 @@ import typer
 from flows.export_cli import export
 from flows.index_cli import index
 from flows.options import AsJson, Debug, print_json, project
+from flows.review_cli import review
 from rag.errors import InputError, RagError
 
 MAX_PROBLEMS = 20
@@ -32,6 +33,7 @@ app = typer.Typer(
 data = typer.Typer(help="Check and take in documents and questions.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(index, name="index")
+app.add_typer(review, name="review")
 app.command()(export)
 
 Limit = Annotated[int, typer.Option("--limit", "-k", min=1, help="How many passages to show.")]

@@ -40,6 +40,7 @@ from rag.retrieval_params import (
     Section,
     Share,
 )
+from rag.review_params import HumanParams
 from rag.yaml_input import merge_overrides, read_yaml
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "EvaluateParams",
     "GateParams",
     "HnswParams",
+    "HumanParams",
     "IndexParams",
     "LoopParams",
     "LoraParams",
@@ -122,6 +124,7 @@ class GateParams(Section):
     baseline_effect: Annotated[float, Field(ge=0.0, le=100.0)] = 5.0
     floors: Mapping[MetricName, Annotated[float, Field(ge=0.0, le=100.0)]] = {}
     guards: Mapping[MetricName, Annotated[float, Field(ge=0.0, le=100.0)]] = {}
+    human: HumanParams | None = None
     resamples: Annotated[int, Field(ge=1000)] = 10000
     confidence: Confidence = 0.95
 
