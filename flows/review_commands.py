@@ -1,4 +1,4 @@
-"""People judge answers: `ragloop review ...`, and what the gate gets of it."""
+"""People judge answers: the work of `ragloop review sample`, `import`, `list` and `show`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import stores, terminal
+from flows import review_gate, stores, terminal
 from flows.lineage import pipeline_hash
 from rag.artifacts import Artifacts
 from rag.errors import DataError, InputError
@@ -20,10 +20,9 @@ from rag.evaluation.review_folder import (
     save_review,
     save_verdicts,
 )
-from rag.evaluation.review_result import HumanResult, human_result, judgements_of
+from rag.evaluation.review_result import human_result, judgements_of
 from rag.evaluation.review_sample import answer_pairs, answers_digest, select
 from rag.evaluation.review_sheet import System, draw_sheet, sheet_csv
-from rag.evaluation.statistics import Resampling
 from rag.params import Params
 from rag.records import read_table
 
@@ -138,7 +137,7 @@ def describe(artifacts: Artifacts, params: Params, review: Review) -> dict[str, 
     key = review.key
     result = None
     if review.verdicts:
-        result = human_result([(key, review.verdicts)], _resampling(params)).to_json()
+        result = human_result([(key, review.verdicts)], review_gate.resampling(params)).to_json()
     return {
         "review": key.review,
         "created": key.created,
@@ -151,24 +150,6 @@ def describe(artifacts: Artifacts, params: Params, review: Review) -> dict[str, 
         "raters": sorted(review.verdicts),
         "result": result,
     }
-
-
-def human_result_for(
-    artifacts: Artifacts, params: Params, challenger: Table, opponent: Table
-) -> HumanResult | None:
-    """What people said of exactly these answers, for the gate; None while nobody has.
-
-    Every review of them counts, whoever it favours; one of a slice says nothing about the whole.
-    """
-    subject = answers_digest(challenger), answers_digest(opponent)
-    found = [
-        (review.key, review.verdicts)
-        for review in read_reviews(artifacts.reviews)
-        if review.verdicts
-        and not review.key.where
-        and (review.key.challenger.answers, review.key.opponent.answers) == subject
-    ]
-    return human_result(found, _resampling(params)) if found else None
 
 
 def _log(artifacts: Artifacts, params: Params, review: Review) -> dict[str, Any] | None:
@@ -184,17 +165,10 @@ def _log(artifacts: Artifacts, params: Params, review: Review) -> dict[str, Any]
 
     client, run_id = MlflowClient(), review.key.run_id
     traces = log_verdicts(client, run_id, review)
-    same = [
-        (other.key, other.verdicts)
-        for other in read_reviews(artifacts.reviews)
-        if other.verdicts
-        and other.key.run_id == run_id
-        and not other.key.where
-        and other.key.opponent.answers == review.key.opponent.answers
-        and other.key.challenger.answers == review.key.challenger.answers
-    ]
-    if same:
-        log_human_metrics(client, run_id, human_result(same, _resampling(params)))
+    subject = review.key.challenger.answers, review.key.opponent.answers
+    result = review_gate.human_result_of(artifacts, params, *subject)
+    if result is not None:
+        log_human_metrics(client, run_id, result)
     return {"run_id": run_id, "traces": traces}
 
 
@@ -207,11 +181,11 @@ def _row_of_run(artifacts: Artifacts) -> Mapping[str, Any]:
             f"{artifacts.predictions}: no answers yet",
             hint="ragloop run makes them.",
         )
-    lock_file = artifacts.root / "dvc.lock"
-    made = pipeline_hash(artifacts) if lock_file.exists() else None
-    own = [
-        row for row in ledger.read(artifacts.ledger) if row.get("tags", {}).get("dvc_lock") == made
-    ]
+    if not (artifacts.root / "dvc.lock").exists():
+        return {}
+    made = pipeline_hash(artifacts)
+    rows = ledger.read(artifacts.ledger)
+    own = [row for row in rows if row.get("tags", {}).get("dvc_lock") == made]
     # A run that gave the champion again was decided when that champion was compared.
     decided = [row for row in own if "decision" in row]
     return (decided or own or [{}])[-1]
@@ -221,23 +195,31 @@ def _opponent(
     artifacts: Artifacts, params: Params, row: Mapping[str, Any]
 ) -> tuple[Table, str | None]:
     """The answers of who was champion when the run was decided, asked again, or of a baseline."""
+    before = row.get("champion_before", row["champion"] if "decision" in row else None)
+    if row and before is None:
+        return _baseline(artifacts, params), None
     from flows.promote import champion_predictions
     from rag import tracking
     from rag.release import registry
 
     stores.initialise(artifacts, params)
     tracking.configure(artifacts, params)
-    if row:
-        before = row.get("champion_before", row["champion"] if "decision" in row else None)
-    else:
-        champion = registry.champion(params)
-        before = champion.version if champion else None
-    if before is None:
-        return _system(artifacts, params.evaluate.baselines[0]), None
+    release = registry.get_release(params, before) if before else registry.champion(params)
+    if release is None:
+        return _baseline(artifacts, params), None
     with terminal.step("champion") as step:
-        answers = champion_predictions(artifacts, params, registry.get_release(params, before))
+        answers = champion_predictions(artifacts, params, release)
         step.finish(f"{answers.num_rows} questions asked again")
-    return answers, str(before)
+    return answers, release.version
+
+
+def _baseline(artifacts: Artifacts, params: Params) -> Table:
+    if not params.evaluate.baselines:
+        raise InputError(
+            "there is no champion, and evaluate.baselines in params.yaml is empty: "
+            "there is nothing to compare the answers with"
+        )
+    return _system(artifacts, params.evaluate.baselines[0])
 
 
 def _system(artifacts: Artifacts, name: str) -> Table:
@@ -261,10 +243,6 @@ def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
         key, _, value = item.partition("=")
         conditions.setdefault(key, []).append(value)
     return conditions
-
-
-def _resampling(params: Params) -> Resampling:
-    return Resampling(params.evaluate.resamples, params.evaluate.confidence, params.seed)
 
 
 def _named(system: System) -> str:

@@ -33,8 +33,8 @@ def said(key: ReviewKey, outcomes: Mapping[str, str]) -> list[Verdict]:
     for row in key.rows:
         outcome = outcomes[row.question_id]
         other = "B" if row.challenger == "A" else "A"
-        sides: dict[str, Choice] = {"win": row.challenger, "loss": other}  # type: ignore[dict-item]
-        choice: Choice = sides.get(outcome, outcome)  # type: ignore[arg-type]
+        sides: dict[str, Choice] = {"win": row.challenger, "loss": other}
+        choice: Choice = sides.get(outcome, outcome)
         verdicts.append(Verdict(row.row, choice))
     return verdicts
 
@@ -45,7 +45,7 @@ BEN = {"q1": "win", "q3": "tie", "q5": "loss", "q6": "loss"}
 
 def judged(outcomes: Sequence[str], documents: Sequence[str | None]) -> list[Judgement]:
     return [
-        Judgement(f"q{place}", document, "ann", outcome, "")  # type: ignore[arg-type]
+        Judgement(f"q{place}", document, "ann", outcome, "")
         for place, (outcome, document) in enumerate(zip(outcomes, documents, strict=True))
     ]
 

@@ -88,8 +88,8 @@ def test_an_exported_file(tmp_path: Path) -> None:
 
 
 def test_every_bad_row_is_told_with_its_line(tmp_path: Path) -> None:
-    """Line 3 is two lines long, so what follows stands one further down."""
-    rows = filled(comment="one\ntwo", verdict="")
+    """The second row is two lines long, so what follows stands one further down."""
+    rows = [{**row, "passages": ""} for row in filled(comment="one\ntwo", verdict="")]
     rows[0]["answer_a"] += "!"
     rows[2]["row"] = "r7"
     rows[3]["verdict"] = "left"
