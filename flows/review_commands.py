@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import review_gate, stores, terminal
+from flows import review_gate, terminal
 from flows.lineage import pipeline_hash
 from rag.artifacts import Artifacts
 from rag.errors import DataError, InputError
@@ -24,7 +24,6 @@ from rag.evaluation.review_result import human_result, judgements_of
 from rag.evaluation.review_sample import answer_pairs, answers_digest, select
 from rag.evaluation.review_sheet import System, draw_sheet, sheet_csv
 from rag.params import Params
-from rag.records import read_table
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -159,7 +158,6 @@ def _log(artifacts: Artifacts, params: Params, review: Review) -> dict[str, Any]
     from rag import tracking
     from rag.release.assessments import log_human_metrics, log_verdicts
 
-    stores.initialise(artifacts, params)
     tracking.configure(artifacts, params)
     from mlflow import MlflowClient
 
@@ -202,7 +200,6 @@ def _opponent(
     from rag import tracking
     from rag.release import registry
 
-    stores.initialise(artifacts, params)
     tracking.configure(artifacts, params)
     release = registry.get_release(params, before) if before else registry.champion(params)
     if release is None:
@@ -223,10 +220,7 @@ def _baseline(artifacts: Artifacts, params: Params) -> Table:
 
 
 def _system(artifacts: Artifacts, name: str) -> Table:
-    import pyarrow.compute as pc
-
-    table = read_table(artifacts.predictions)
-    rows = table.filter(pc.equal(table["system"], name))
+    rows = review_gate.answers_of(artifacts, name)
     if not rows.num_rows:
         raise InputError(
             f"{artifacts.predictions}: has no answers of {name}", hint="ragloop run makes them."

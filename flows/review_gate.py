@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag.artifacts import Artifacts
 from rag.evaluation.review_folder import read_reviews
@@ -11,6 +11,7 @@ from rag.evaluation.review_result import HumanResult, human_result
 from rag.evaluation.review_sample import answers_digest
 from rag.evaluation.statistics import Resampling
 from rag.params import Params
+from rag.records import read_table
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -41,6 +42,35 @@ def human_checks(
     return (check,)
 
 
+def has_news(artifacts: Artifacts, params: Params, row: Mapping[str, Any]) -> bool:
+    """Whether people have judged since the decision in a ledger row that their verdict held back.
+
+    Then the same answers may be decided again, although nothing else has changed.
+    """
+    if params.gate.human is None or not artifacts.predictions.exists():
+        return False
+    from rag.release.human import METRIC, is_enough
+
+    checks = (row.get("decision") or {}).get("checks", ())
+    held_back = [check for check in checks if check["metric"] == METRIC and not check["passed"]]
+    if not held_back:
+        return False
+    known = {(check["low"], check["high"]) for check in held_back}
+    challenger = answers_digest(answers_of(artifacts, "tuned"))
+    opponents = {
+        review.key.opponent.answers
+        for review in read_reviews(artifacts.reviews)
+        if review.key.challenger.answers == challenger
+    }
+    results = [human_result_of(artifacts, params, challenger, other) for other in opponents]
+    return any(
+        is_enough(result, params.gate.human)
+        and (result.win_rate.low, result.win_rate.high) not in known
+        for result in results
+        if result is not None
+    )
+
+
 def human_result_of(
     artifacts: Artifacts, params: Params, challenger: str, opponent: str
 ) -> HumanResult | None:
@@ -56,6 +86,14 @@ def human_result_of(
         and (review.key.challenger.answers, review.key.opponent.answers) == (challenger, opponent)
     ]
     return human_result(found, resampling(params)) if found else None
+
+
+def answers_of(artifacts: Artifacts, system: str) -> Table:
+    """What a system answered in the last run; no rows where it was not asked."""
+    import pyarrow.compute as pc
+
+    table = read_table(artifacts.predictions)
+    return table.filter(pc.equal(table["system"], system))
 
 
 def resampling(params: Params) -> Resampling:

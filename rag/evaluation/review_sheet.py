@@ -138,7 +138,8 @@ def draw_sheet(
             "there is nothing to judge"
         )
     sides = shuffled_sides(len(drawn), seed)
-    made_from = [challenger.answers, opponent.answers, seed, n, show_accepted, dict(where or {})]
+    drawn_by = [seed, n, show_accepted, dict(where or {})]
+    made_from = [asdict(challenger), asdict(opponent), run_id, *drawn_by]
     review = hashlib.sha256(sorted_json(made_from).encode()).hexdigest()[:_ID_LENGTH]
     digits = len(str(len(drawn)))
     names = [f"r{place:0{digits}}" for place in range(1, len(drawn) + 1)]

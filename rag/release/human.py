@@ -45,8 +45,7 @@ def human_check(
         detail = f"nobody has judged the answers yet, {needed} questions are needed: {_WAY_ON}"
         return _check(compared_with, _ANYTHING, least, detail)
     rate = human.win_rate
-    # Where every answer that differs was judged there is no more to ask, however few they are.
-    if human.judged < min(needed, human.n_questions - human.n_identical):
+    if not is_enough(human, params):
         detail = (
             f"people judged {human.judged} questions (win rate {rate.value:.1f}), "
             f"{needed} are needed: {_WAY_ON}"
@@ -58,6 +57,11 @@ def human_check(
         f"the lower end {'is' if rate.low >= least else 'is not'} at least {least:.1f}"
     )
     return _check(compared_with, rate, least, detail)
+
+
+def is_enough(human: HumanResult, params: HumanParams) -> bool:
+    """Whether enough was judged to tell: the questions needed, or all that there are to judge."""
+    return human.judged >= min(params.min_judgements, human.n_questions - human.n_identical)
 
 
 def _check(compared_with: str, rate: Interval, least: float, detail: str) -> Check:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -252,8 +254,16 @@ def test_the_gate_gets_every_review_of_the_answers_it_compares(
         return review_gate.human_checks(project, params, tuned, None, baselines)
 
     on = "gate.human={min_judgements: 10}"
+    params = load_params(project.params, [on])
     assert checks() == ()
-    assert "nobody has judged the answers yet" in checks(on)[0].detail
+    (waiting,) = checks(on)
+    assert "nobody has judged the answers yet" in waiting.detail
+    decided = {"decision": {"checks": [asdict(waiting)]}}
+    assert not review_gate.has_news(project, params, decided)
+    few = review("sample", "--n", "9", "--seed", "9")
+    review("import", str(fill(few["table"], project.root, lambda *_: "tie")), "--rater", "few")
+    assert not review_gate.has_news(project, params, decided), "nine are not enough to decide"
+    shutil.rmtree(project.reviews)
     for seed, answer in ((1, "petrel"), (2, "fulmar")):
         drawn = review("sample", "--all", "--seed", str(seed))
         path = fill(drawn["table"], project.root, prefers(answer))
@@ -263,10 +273,13 @@ def test_the_gate_gets_every_review_of_the_answers_it_compares(
         # All won: (12 * 100 + 8 * 50) / 20; then a win and a loss each: a half.
         assert check.value == {"petrel": 80.0, "fulmar": 50.0}[answer]
         assert check.passed is (answer == "petrel")
+        assert review_gate.has_news(project, params, decided)
+    again = {"decision": {"checks": [asdict(check)]}}
+    assert not review_gate.has_news(project, params, again), "that is what was decided upon"
+    assert not review_gate.has_news(project, params, {"decision": None})
+    assert not review_gate.has_news(project, load_params(project.params), decided), "off"
     sliced = review("sample", "--all", "--slice", "long=true", "--seed", "3")
     review("import", str(fill(sliced["table"], project.root, prefers("petrel"))), "--rater", "x")
     assert checks(on)[0].value == 50.0, "a slice says nothing about the whole"
-    (other,) = review_gate.human_checks(
-        project, load_params(project.params, [on]), tuned, closed, {}
-    )
+    (other,) = review_gate.human_checks(project, params, tuned, closed, {})
     assert "nobody has judged" in other.detail, "of other answers"
