@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Feedback, TraceInfo
 
-#: Tags by which the trace of a question is found, and the feedback's name on it.
+#: The tag by which the trace of a question is found, and the feedback's name on it.
 QUESTION_TAG = "ragloop.question_id"
-SYSTEM_TAG = "ragloop.system"
 FEEDBACK = "human_preference"
 
 _TABLES = "mlflow.loggedArtifacts"
@@ -37,7 +36,7 @@ def log_verdicts(client: MlflowClient, run_id: str, review: Review) -> int:
     key = review.key
     judgements = judgements_of(key, review.verdicts)
     _log_table(client, run_id, review, judgements)
-    traces = dict(_traces(client, run_id, key.challenger.name))
+    traces = dict(_traces(client, run_id))
     found = set()
     for judgement in judgements:
         trace = traces.get(judgement.question_id)
@@ -90,22 +89,21 @@ def _log_table(
         client.set_tag(run_id, _TABLES, json.dumps([*tables, entry]))
 
 
-def _traces(client: MlflowClient, run_id: str, system: str) -> Iterator[tuple[str, TraceInfo]]:
-    """Traces of one system's answers in the run, by question."""
+def _traces(client: MlflowClient, run_id: str) -> Iterator[tuple[str, TraceInfo]]:
+    """The run's traces of questions: they are the released system's, and perhaps not of all."""
     experiment = client.get_run(run_id).info.experiment_id
     token = None
     while True:
         page = client.search_traces(
             locations=[experiment],
             run_id=run_id,
-            filter_string=f"tags.`{SYSTEM_TAG}` = '{system}'",
+            filter_string=f"tags.`{QUESTION_TAG}` != ''",
             max_results=_PAGE,
             page_token=token,
             include_spans=False,
         )
         for trace in page:
-            if QUESTION_TAG in trace.info.tags:
-                yield trace.info.tags[QUESTION_TAG], trace.info
+            yield trace.info.tags[QUESTION_TAG], trace.info
         token = page.token
         if not token:
             return

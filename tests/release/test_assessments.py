@@ -15,7 +15,6 @@ from rag.evaluation.statistics import Resampling
 from rag.release.assessments import (
     FEEDBACK,
     QUESTION_TAG,
-    SYSTEM_TAG,
     log_human_metrics,
     log_verdicts,
 )
@@ -34,12 +33,12 @@ def reviewed(folder: Path, said: dict[str, list[Choice]]) -> Review:
     return read_review(folder, key.review)
 
 
-def trace(run_id: str, system: str, question_id: str) -> str:
-    """A trace of one answer, as part of a run."""
+def trace(run_id: str, tags: dict[str, str]) -> str:
+    """A trace with these tags, as part of a run."""
     import mlflow
 
     with mlflow.start_run(run_id=run_id), mlflow.start_span("answer") as span:
-        mlflow.update_current_trace(tags={SYSTEM_TAG: system, QUESTION_TAG: question_id})
+        mlflow.update_current_trace(tags=tags)
     mlflow.flush_trace_async_logging()
     return str(span.trace_id)
 
@@ -56,8 +55,8 @@ def feedback(trace_id: str) -> list[Any]:
 def test_a_verdict_stands_on_the_trace_of_its_question(run_id: str, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    traces = {name: trace(run_id, "tuned", name) for name in ("q1", "q3", "q5")}
-    baseline = trace(run_id, "zero_shot", "q1")
+    traces = {name: trace(run_id, {QUESTION_TAG: name}) for name in ("q1", "q3", "q5")}
+    other = trace(run_id, {"user": "q1"})
     review = reviewed(tmp_path, {"Ann": ["A", "A", "A", "A"], "Ben": ["tie"] * 4})
     client = MlflowClient()
     assert log_verdicts(client, run_id, review) == 3, "q6 has no trace"
@@ -72,7 +71,7 @@ def test_a_verdict_stands_on_the_trace_of_its_question(run_id: str, tmp_path: Pa
         assert found["Ann"].rationale == f"why {question_id}"
         assert found["Ann"].metadata["ragloop.opponent"] == "champion 3"
     assert len(feedback(traces["q1"])) == 2
-    assert feedback(baseline) == []
+    assert feedback(other) == []
 
     changed = reviewed(tmp_path, {"Ben": ["both_bad"] * 4})
     log_verdicts(client, run_id, changed)
