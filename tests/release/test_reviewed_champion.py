@@ -9,7 +9,7 @@ import pytest
 
 from flows import promote, review_commands
 from rag.artifacts import Artifacts
-from rag.errors import ReleaseError
+from rag.errors import DataError, ReleaseError
 from rag.evaluation.review_folder import read_review
 from rag.evaluation.review_sample import answers_digest
 from rag.evaluation.scoring import prediction_rows
@@ -65,16 +65,17 @@ def test_the_champion_is_asked_again(
     row |= {"champion": champion.version, "champion_before": None, "decision": {}}
     row |= {"tags": {"dvc_lock": file_sha256(lock_file)}}
     ledger.append(artifacts.ledger, row)
-    with pytest.raises(Exception, match="all 3 answers are the same as those of zero_shot"):
+    with pytest.raises(DataError, match="all 3 answers are the same as those of zero_shot"):
         review_commands.sample(artifacts, params, n=None, seed=1, output=tmp_path)
     ledger.append(artifacts.ledger, {**row, "champion_before": champion.version})
     drawn = review_commands.sample(artifacts, params, n=None, seed=1, output=tmp_path)
     key = read_review(artifacts.reviews, drawn["review"]).key
     assert (key.opponent.release, key.run_id) == (champion.version, run_id)
 
-    table = (tmp_path / "sheet.csv").read_text(encoding="utf-8-sig").replace("\n", "")
-    handed_in = tmp_path / "filled.csv"
-    handed_in.write_text(table.replace(",,\r", ",tie,\r").replace("\r", "\r\n"), encoding="utf-8")
+    handed_in = tmp_path / "verdicts.json"
+    verdicts = [{"row": row.row, "verdict": "tie"} for row in key.rows]
+    record = {"review": key.review, "sheet": key.sheet_sha256, "verdicts": verdicts}
+    handed_in.write_text(json.dumps(record), encoding="utf-8")
     taken = review_commands.import_verdicts(
         artifacts, params, handed_in, rater="Ann", replace=False
     )
