@@ -19,6 +19,7 @@ from flows import history_cli, release_cli
 from flows.export_cli import export
 from flows.index_cli import index
 from flows.options import AsJson, Debug, print_json, project
+from flows.review_cli import review
 from rag.errors import InputError, RagError
 
 MAX_PROBLEMS = 20
@@ -33,6 +34,7 @@ app = typer.Typer(
 data = typer.Typer(help="Check and take in documents and questions.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(index, name="index")
+app.add_typer(review, name="review")
 app.command()(export)
 history_cli.register(app)
 release_cli.register(app)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.review_gate import human_checks
 from flows.steps import is_scheduled
 from rag.artifacts import Artifacts
 from rag.params import Params, load_params
@@ -105,15 +106,17 @@ def judge(
         system: predictions.filter(pc.equal(predictions["system"], system))
         for system in ("tuned", *params.evaluate.baselines)
     }
+    tuned = tables.pop("tuned")
     test_set = frozen_test_set(artifacts, predictions)
     context = Context(
         test_set=test_set,
         decisions_before=decisions_on(ledger.read(artifacts.ledger), test_set),
         cost=cost,
+        checks=human_checks(artifacts, params, tuned, champion, tables),
         mixed=mixed.arms if mixed else {},
         unmixed=mixed.why if mixed else "",
     )
-    inputs = Inputs(tables.pop("tuned"), champion, tables, context)
+    inputs = Inputs(tuned, champion, tables, context)
     return Judged(inputs.decide(params.gate, seed=params.seed), inputs)
 
 

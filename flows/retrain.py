@@ -36,6 +36,7 @@ from flows import (
 )
 from flows.key import concluded_row, content_key
 from flows.lineage import lineage, pipeline_hash
+from flows.review_gate import has_news
 from flows.snapshot import take_snapshot
 from flows.verdict import Verdict
 from rag.artifacts import Artifacts
@@ -93,7 +94,8 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
     data = snapshot(artifacts)
     key = content_key(data.data_hash, params, artifacts)
     row = concluded_row(ledger.read(artifacts.ledger), key)
-    if row and not force and not dvc.status(artifacts.root):
+    is_done = row and not has_news(artifacts, params, row)
+    if row and is_done and not force and not dvc.status(artifacts.root):
         live = registry.champion(params)
         return verdict.nothing_changed(artifacts, row, live.version if live else None)
 

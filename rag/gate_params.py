@@ -50,6 +50,16 @@ class BudgetParams(Section):
         return self
 
 
+class HumanParams(Section):
+    """How often people must prefer the challenger, in percent with ties as halves, and on how much.
+
+    `min_judgements` counts questions: a second opinion on the same one is not another.
+    """
+
+    min_win_rate: Annotated[float, Field(gt=0.0, le=100.0)] = 50.0
+    min_judgements: Positive = 30
+
+
 class GateParams(Section):
     mode: GateMode = "auto"
     metric: MetricName = "f1"
@@ -62,6 +72,7 @@ class GateParams(Section):
     max_length_ratio: Ratio | None = 3.0
     min_distinct_top1: Points = 5.0
     cost: CostParams | None = CostParams()
+    human: HumanParams | None = None
     attribution: bool = True
     decisions_per_test_set: BudgetParams = BudgetParams()
     resamples: Annotated[int, Field(ge=1000)] = 10000

@@ -21,6 +21,7 @@ from rag.gate_params import (
     CostParams,
     GateMode,
     GateParams,
+    HumanParams,
     MetricName,
     SliceParams,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "GateMode",
     "GateParams",
     "HnswParams",
+    "HumanParams",
     "IndexParams",
     "LoopParams",
     "LoraParams",
