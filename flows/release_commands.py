@@ -34,6 +34,8 @@ class Pruned:
     @property
     def detail(self) -> str:
         """`2 versions, 34.1 MB`."""
+        if not self.removals:
+            return "nothing to remove"
         versions = sum(item.kind == "version" for item in self.removals)
         return f"{_counted(versions, 'version')}, {_megabytes(self.bytes)}"
 

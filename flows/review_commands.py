@@ -196,7 +196,7 @@ def _opponent(
     before = row.get("champion_before", row["champion"] if "decision" in row else None)
     if row and before is None:
         return _baseline(artifacts, params), None
-    from flows.promote import champion_predictions
+    from flows.compare import champion_predictions
     from rag import tracking
     from rag.release import registry
 

@@ -81,9 +81,9 @@ def prune_and_collect(root: Path) -> dict[str, Any]:
         update={"release": params.release.model_copy(update={"keep": 1, "keep_challengers": 0})}
     )
     before = answers.ask(artifacts, params, QUESTION)
-    files = sorted(path for path in artifacts.state.rglob("*") if path.is_file())
+    files = _files(artifacts)
     listed = release_commands.prune(artifacts, params, dry_run=True).to_json()
-    unchanged = sorted(path for path in artifacts.state.rglob("*") if path.is_file()) == files
+    unchanged = _files(artifacts) == files
     done = release_commands.prune(artifacts, params, dry_run=False).to_json()
     uri = mlflow.get_tracking_uri()
     collected = subprocess.run(
@@ -108,6 +108,12 @@ def prune_and_collect(root: Path) -> dict[str, Any]:
         "after": answers.ask(artifacts, params, QUESTION),
         "again": tidying.plan_prune(artifacts, params),
     }
+
+
+def _files(artifacts: Artifacts) -> list[Path]:
+    """All but the lock, which whoever looks makes too."""
+    found = (path for path in artifacts.state.rglob("*") if path.is_file())
+    return sorted(path for path in found if path != artifacts.lock)
 
 
 def _damage(artifacts: Artifacts, params: Params, damage: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from rag.evaluation.version import METRICS_VERSION
 from rag.records import PREDICTIONS
 
 _DOCUMENT, _QUESTION, _OWN_DOCUMENT, _OWN_QUESTION = 0.6, 1.2, 0.25, 0.8
@@ -91,6 +92,9 @@ def _blank(test_set: TestSet, system: str) -> pa.Table:
         "prediction": ["right"] * count,
         "score": [-1.0] * count,
         "abstained": [False] * count,
+        "metrics_version": [METRICS_VERSION] * count,
+        "error": [None] * count,
+        "gold_read": [None] * count,
         "evidence": [[{"chunk_id": f"c{place}", "rank": 1}] for place in range(count)],
     }
     everything = {name: columns.get(name, [1.0] * count) for name in PREDICTIONS.names}

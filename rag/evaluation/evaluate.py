@@ -91,7 +91,8 @@ def _answers(
 ) -> tuple[dict[str, Rows], Rows]:
     """Every system's rows, an oracle's last, and those of the probes, with the errors labelled."""
     baselines: list[System] = list(params.evaluate.baselines)
-    asked: list[System] = [TUNED, *baselines, *([ORACLE] if params.evaluate.oracle else [])]
+    bound: list[System] = [ORACLE] if params.evaluate.oracle else []
+    asked: list[System] = [TUNED, *baselines, *bound]
     gold: dict[str, Passage] = {}
     if params.evaluate.oracle or params.evaluate.attribution:
         documents = {item.document_id for item in questions if item.document_id is not None}

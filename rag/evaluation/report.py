@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import re
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 import pyarrow as pa
 
 from rag.errors import MetricError
 from rag.evaluation import report_sections as sections
+from rag.evaluation.page import fill_template, json_for_html, template_text
 from rag.evaluation.report_data import Slices, question_data, rows_by_system
 from rag.evaluation.report_slices import slices_table
 from rag.evaluation.report_words import ERRORS, system_name
 
+_TEMPLATE = "report_template"
 #: Class, title and explanation of each section; one without content is left out.
 _SECTIONS = {
     "gate": (
@@ -78,7 +77,10 @@ def render_report(
     data = question_data(systems, slices)
     data["names"] = [system_name(name) for name in names]
     data["errors"] = ERRORS
-    script, style = _template("report.js"), _template("report.css")
+    script, style = (
+        template_text("report_template", "report.js"),
+        template_text("report_template", "report.css"),
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     blocks = {
         "gate": sections.gate(decision),
@@ -86,13 +88,13 @@ def render_report(
         "bars": sections.bars(metrics, names),
         "slices": slices_table(metrics, names),
     }
-    return _fill(
-        _template("report.html"),
+    return fill_template(
+        template_text(_TEMPLATE, "report.html"),
         {
             "script_hash": digest,
             "style": style,
             "script": script,
-            "data": _json_for_html(data),
+            "data": json_for_html(data),
             "headline": sections.headline(metrics, names, decision),
             "sections": "".join(_section(name, body) for name, body in blocks.items()),
             "plots": _plots(metrics, systems, history),
@@ -129,21 +131,3 @@ def _plots(
     return "".join(
         f'<div class="card"><h2>{title}</h2>{body}</div>' for title, body in cards.items() if body
     )
-
-
-def _json_for_html(data: Any) -> str:
-    """JSON that cannot end its script element or start a comment in it, whatever the data says."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _template(name: str) -> str:
-    folder = resources.files("rag.evaluation") / "report_template"
-    return (folder / name).read_text(encoding="utf-8")
-
-
-def _fill(template: str, values: Mapping[str, str]) -> str:
-    """Each `{{name}}` of the template once replaced; what is put in is not looked at again."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)

@@ -19,16 +19,13 @@ from rag.records import PREDICTIONS, sorted_json
 #: What makes a question the same question, beside its id.
 _FROZEN = ("question", "answers", "document_id", "answerable")
 _COMPLETE = ("question_id", "question", "answers", "answerable", "slices", "prediction")
-_SCORED = ("exact_match", "f1", "rougeL", "abstained")
+_SCORED = ("exact_match", "f1", "rouge1", "rouge2", "rougeL", "abstained")
 _NAMED_IN_A_MESSAGE = 3
-#: Of tables that were written before the rules of scoring had a version.
-FIRST_METRICS_VERSION = "1"
 
 
 def check_predictions(label: str, table: pa.Table) -> None:
     """Refuses a table that is empty, of several systems, or with gaps or repeated questions."""
-    needed = [name for name in PREDICTIONS.names if name != "metrics_version"]
-    missing = [name for name in needed if name not in table.schema.names]
+    missing = [name for name in PREDICTIONS.names if name not in table.schema.names]
     if missing:
         raise ReleaseError(f"{label}: the predictions have no column {', '.join(missing)}")
     if not table.num_rows:
@@ -74,8 +71,6 @@ def check_same_questions(label: str, table: pa.Table, other_label: str, other: p
 
 def metrics_version(label: str, table: pa.Table) -> str:
     """The version of the rules that every row was scored by."""
-    if "metrics_version" not in table.schema.names:
-        return FIRST_METRICS_VERSION
     found = pc.unique(table["metrics_version"]).to_pylist()
     if len(found) != 1 or not found[0]:
         raise ReleaseError(f"{label}: expected one metrics_version, got {found}")

@@ -73,6 +73,7 @@ def _check(compared_with: str, rate: Interval, least: float, detail: str) -> Che
         high=rate.high,
         threshold=least,
         passed=rate.low >= least,
+        conclusive=rate.low >= least or rate.high < least,
         detail=detail,
     )
 

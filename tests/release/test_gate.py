@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from rag.evaluation.version import METRICS_VERSION
 from rag.params import GateParams
 from rag.records import PREDICTIONS
 from rag.release.gate import Decision, Outcome, decide
@@ -51,6 +52,7 @@ def predictions(scores: Sequence[float], *, system: str = "tuned", **columns: An
             "recall@1": 1.0,
             "recall@5": 1.0,
             "mrr": 1.0,
+            "metrics_version": METRICS_VERSION,
             **{name: values[i] for name, values in columns.items()},
         }
         for i, score in enumerate(scores)

@@ -96,7 +96,8 @@ def test_a_hundred_random_orders_lose_nothing(tmp_path: Path) -> None:
                 agent.close()  # as the kernel does for a killed process, its lock is let go
                 agents.remove(agent)
                 killed += 1
-            elif next(agent, None) is None:
+            # A burst, since whoever is never left behind is never told that the champion changed.
+            elif None in [next(agent, None) for _ in range(chance.choice((1, 2, 20)))]:
                 agents.remove(agent)
         left = read_intent(world.artifacts)
         recovered = switch.finish(world.artifacts, world.params)
