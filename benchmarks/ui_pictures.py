@@ -32,7 +32,8 @@ from rag.release import ledger
 from tests.toy import make_toy_project
 
 _WIDTH, _HEIGHT = 1400, 900
-_SETTLE_SECONDS = 4.0  # both pages go on drawing after they are loaded
+_SETTLE_SECONDS = 8.0  # the pages go on asking their servers, and are never idle
+_CLOSING_SECONDS = 2.0
 _START_SECONDS = 240.0
 _SECOND_RUN = "reader.training.learning_rate=0.01"
 #: Words of a state in Prefect, and the name of its picture.
@@ -122,12 +123,21 @@ def take_pictures(served: Served, images: Path) -> None:
         for name, address in pages.items():
             page = chromium.new_page(viewport={"width": _WIDTH, "height": _HEIGHT})
             page.goto(address, timeout=120_000)
-            page.wait_for_load_state("networkidle", timeout=60_000)
             time.sleep(_SETTLE_SECONDS)
+            _close_assistant(page)
             page.screenshot(path=str(images / f"{name}.png"))
             page.close()
             print(f"{name}: {address}", flush=True)
         chromium.close()
+
+
+def _close_assistant(page: Any) -> None:
+    """MLflow's own chat panel, open for new users, takes a quarter of the page."""
+    title = page.get_by_text("MLflow Assistant", exact=True)
+    if title.count():
+        header = title.first.locator("xpath=ancestor::div[.//button][1]")
+        header.locator("button").last.click()
+        time.sleep(_CLOSING_SECONDS)
 
 
 def mlflow_pages(served: Served) -> dict[str, str]:
@@ -145,7 +155,7 @@ def mlflow_pages(served: Served) -> dict[str, str]:
         "mlflow-runs": f"{base}/experiments/{experiment}/runs?{kind}",
         "mlflow-run": f"{mine}?{kind}",
         "mlflow-charts": f"{mine}/model-metrics?{kind}",
-        "mlflow-decision": f"{mine}/artifacts/decision.json?{kind}",
+        "mlflow-decision": f"{mine}/artifacts/checks.json?{kind}",
         "mlflow-answers": f"{mine}/artifacts/answers.json?{kind}",
         "mlflow-traces": f"{mine}/traces?{kind}",
         "mlflow-compare": f"{base}/compare-runs?runs={both}&experiments=[%22{experiment}%22]",

@@ -26,7 +26,7 @@ from rag.release import registry, store
 from rag.release.answers import RELEASED, answers_table
 from rag.release.bundle import refuse_pickles
 from rag.release.card import decision_tags, read_metrics, run_note
-from rag.release.curves import history_metrics, history_row, metric_name
+from rag.release.curves import history_metrics, history_row, metric_name, system_metric
 from rag.release.gate import Decision
 from rag.release.inputs import dataset_inputs
 from rag.release.links import run_links, run_page
@@ -102,6 +102,7 @@ class RunTracker:
         else:
             own = {RUN_KEY: key, store.PROJECT: store.project_id(artifacts)}
             own |= {"mlflow.source.name": "ragloop", "mlflow.source.type": "JOB"}
+            own = {"ragloop.decision": "none yet", **own}  # pages list tags as they were set
             run_id = client.create_run(experiment, run_name=name, tags=own).info.run_id
         tracker = cls(client, run_id, experiment, params)
         tracker.set_tags(tags or {})
@@ -175,8 +176,8 @@ class RunTracker:
         known = self._client.get_run(self.run_id).data.metrics
         values = []
         for system, name, value in flat_metrics(self._metrics):
-            if known.get(metric_name(system, name)) != value:
-                values.append((metric_name(system, name), value, 0))
+            if known.get(system_metric(system, name)) != value:
+                values.append((system_metric(system, name), value, 0))
         for path in sorted(artifacts.speed.glob("*.json")):
             for name, value in json.loads(path.read_text(encoding="utf-8")).items():
                 values.append((metric_name("speed", path.stem, name), float(value), 0))
@@ -271,7 +272,8 @@ class RunTracker:
         self._client.set_tag(self.run_id, _NOTE, note)
 
     def _log_tables(self, predictions: pa.Table, metrics: Mapping[str, Any]) -> None:
-        tables = {_ANSWERS: answers_table(predictions), **review_tables(metrics)}
+        tables = review_tables(metrics, self._decision)
+        tables[_ANSWERS] = answers_table(predictions)
         # log_table would append to the table of an earlier attempt.
         for name, table in tables.items():
             self._client.log_text(self.run_id, json.dumps(table, ensure_ascii=False), name)

@@ -82,7 +82,7 @@ def decision_text(decision: Mapping[str, Any], links: str = "") -> str:
     ]
     rows = [
         [
-            _result(check),
+            check_result(check) if check["passed"] else f"**{check_result(check)}**",
             check["name"],
             check["metric"],
             f"{check['value']:.1f}",
@@ -120,12 +120,13 @@ def run_note(metrics: Metrics | None, decision: Mapping[str, Any] | None, links:
     return "\n\n".join(parts)
 
 
-def _result(check: Mapping[str, Any]) -> str:
+def check_result(check: Mapping[str, Any]) -> str:
+    """What a check says, in a word or three."""
     if not check.get("decides", True):
-        return "to be read" if check["passed"] else "to be read: failed"
+        return "passed (to be read)" if check["passed"] else "failed (to be read)"
     if check["passed"]:
         return "passed"
-    return "**failed**" if check.get("conclusive", True) else "**cannot tell**"
+    return "failed" if check.get("conclusive", True) else "cannot tell"
 
 
 def interval_text(metric: Mapping[str, float] | None) -> str:

@@ -28,9 +28,9 @@ def run_links(experiment_id: str, run_id: str, champion_run: str | None) -> str:
     """A line of Markdown: where a reviewer goes from a run, the champion's run beside it too."""
     places = {
         "report": "artifacts/report.html",
+        "checks of the gate": "artifacts/checks.json",
         "every answer": "artifacts/answers.json",
         "slices": "artifacts/slices.json",
-        "decision": "artifacts/decision.json",
         "curves": "model-metrics",
         "traces": "traces",
     }
