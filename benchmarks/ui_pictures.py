@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flows import server
 from rag.artifacts import Artifacts
-from rag.release import ledger
+from rag.release import ledger, links
 from tests.toy import make_toy_project
 
 _WIDTH, _HEIGHT = 1400, 900
@@ -124,15 +124,18 @@ def take_pictures(served: Served, images: Path) -> None:
             page = chromium.new_page(viewport={"width": _WIDTH, "height": _HEIGHT})
             page.goto(address, timeout=120_000)
             time.sleep(_SETTLE_SECONDS)
-            _close_assistant(page)
+            _make_room(page)
             page.screenshot(path=str(images / f"{name}.png"))
             page.close()
             print(f"{name}: {address}", flush=True)
         chromium.close()
 
 
-def _close_assistant(page: Any) -> None:
-    """MLflow's own chat panel, open for new users, takes a quarter of the page."""
+def _make_room(page: Any) -> None:
+    """Folds away what MLflow opens for new users: its chat panel, and plots of any two numbers."""
+    plots = page.get_by_text("Visualizations", exact=True)
+    if plots.count():
+        plots.first.click()
     title = page.get_by_text("MLflow Assistant", exact=True)
     if title.count():
         header = title.first.locator("xpath=ancestor::div[.//button][1]")
@@ -147,21 +150,19 @@ def mlflow_pages(served: Served) -> dict[str, str]:
     run = f"{served.mlflow}/api/2.0/mlflow/runs/get?run_id={challenger['run_id']}"
     with urllib.request.urlopen(run) as answer:
         experiment = json.load(answer)["run"]["info"]["experiment_id"]
-    base = f"{served.mlflow}/#"
-    mine = f"{base}/experiments/{experiment}/runs/{challenger['run_id']}"
-    both = json.dumps([challenger["run_id"], champion["run_id"]]).replace('"', "%22")
-    kind = "workflowType=machine_learning"
-    return {
-        "mlflow-runs": f"{base}/experiments/{experiment}/runs?{kind}",
-        "mlflow-run": f"{mine}?{kind}",
-        "mlflow-charts": f"{mine}/model-metrics?{kind}",
-        "mlflow-decision": f"{mine}/artifacts/checks.json?{kind}",
-        "mlflow-answers": f"{mine}/artifacts/answers.json?{kind}",
-        "mlflow-traces": f"{mine}/traces?{kind}",
-        "mlflow-compare": f"{base}/compare-runs?runs={both}&experiments=[%22{experiment}%22]",
-        "mlflow-registry": f"{base}/models/ragloop",
-        "mlflow-release": f"{base}/models/ragloop/versions/{challenger['version']}",
+    runs = (challenger["run_id"], champion["run_id"])
+    pages = {
+        "mlflow-run": links.run_page(experiment, runs[0]),
+        "mlflow-charts": links.run_page(experiment, runs[0], "model-metrics"),
+        "mlflow-checks": links.run_page(experiment, runs[0], "artifacts/checks.json"),
+        "mlflow-answers": links.run_page(experiment, runs[0], "artifacts/answers.json"),
+        "mlflow-traces": links.run_page(experiment, runs[0], "traces"),
+        "mlflow-compare": links.compare_page(experiment, runs),
+        "mlflow-curves": links.curves_page(experiment, runs),
+        "mlflow-registry": "#/models/ragloop",
+        "mlflow-release": f"#/models/ragloop/versions/{challenger['version']}",
     }
+    return {name: f"{served.mlflow}/{page}" for name, page in pages.items()}
 
 
 def prefect_pages(served: Served) -> dict[str, str]:

@@ -14,9 +14,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flows import lock, processes, reconcile, server, stores, terminal
 from rag.artifacts import Artifacts
@@ -30,12 +30,16 @@ _COLOURS = {"prefect": "blue", "mlflow": "magenta", "retrain": "green"}
 
 @dataclass(frozen=True)
 class Part:
-    """One program; `address` is what people open, `health` says that it is up."""
+    """One program; `address` is what people open, `health` says that it is up.
+
+    `variables` are added to our environment.
+    """
 
     name: str
     command: Sequence[str]
     address: str | None = None
     health: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(artifacts: Artifacts, params: Params) -> None:
@@ -69,7 +73,9 @@ def _parts(artifacts: Artifacts, params: Params) -> list[Part]:
     if not os.environ.get("PREFECT_API_URL"):
         address = f"http://{server.HOST}:{ports.prefect_port}"
         command = server.prefect_command(ports.prefect_port)
-        parts.append(Part("prefect", command, address, f"{address}/api/health"))
+        # Without it the pages look for their server at port 4200, whatever port they come from.
+        pages = {"PREFECT_SERVER_UI_API_URL": f"{address}/api"}
+        parts.append(Part("prefect", command, address, f"{address}/api/health", pages))
     uri = store.tracking_uri(artifacts, params)
     if uri.startswith(store.SQLITE):
         address = f"http://{server.HOST}:{ports.mlflow_port}"
@@ -94,7 +100,10 @@ class _Supervisor:
 
     def start(self, part: Part, stack: ExitStack) -> None:
         """Starts a part, to be stopped with `stack`, and waits until it is healthy."""
-        program = stack.enter_context(processes.running(part.command, self._root))
+        variables = {**os.environ, **part.variables}
+        program = stack.enter_context(
+            processes.running(part.command, self._root, variables=variables)
+        )
         self._running[part.name] = program
         reading = threading.Thread(target=self._read, args=(part.name, program), daemon=True)
         reading.start()

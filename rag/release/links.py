@@ -21,7 +21,15 @@ def run_page(experiment_id: str, run_id: str, place: str = "") -> str:
 def compare_page(experiment_id: str, run_ids: tuple[str, ...]) -> str:
     """Runs side by side: params, metrics, and their curves."""
     runs, experiments = (quote(json.dumps(names)) for names in (list(run_ids), [experiment_id]))
-    return f"#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"#/compare-runs?runs={runs}&experiments={experiments}&{_TRAINING}"
+
+
+def curves_page(experiment_id: str, run_ids: tuple[str, ...]) -> str:
+    """The charts of these runs alone, drawn together."""
+    listed = ", ".join(f"'{run_id}'" for run_id in run_ids)
+    chosen = quote(f"attributes.run_id IN ({listed})")
+    charts = f"searchFilter={chosen}&compareRunsMode=CHART"
+    return f"#/experiments/{experiment_id}/runs?{charts}&{_TRAINING}"
 
 
 def run_links(experiment_id: str, run_id: str, champion_run: str | None) -> str:
@@ -36,7 +44,7 @@ def run_links(experiment_id: str, run_id: str, champion_run: str | None) -> str:
     }
     links = {name: run_page(experiment_id, run_id, place) for name, place in places.items()}
     if champion_run not in (None, run_id):
-        links["**compare with the champion**"] = compare_page(
-            experiment_id, (run_id, str(champion_run))
-        )
+        both = (run_id, str(champion_run))
+        links["**compare with the champion**"] = compare_page(experiment_id, both)
+        links["**curves of both**"] = curves_page(experiment_id, both)
     return "Open: " + " · ".join(f"[{name}]({address})" for name, address in links.items())

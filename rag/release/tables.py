@@ -18,8 +18,8 @@ Metrics = Mapping[str, Any]
 def review_tables(metrics: Metrics, decision: Mapping[str, Any] | None = None) -> dict[str, Table]:
     """Tables by file name; a table that there is nothing for is left out.
 
-    `checks.json` has the checks of the gate, `scores.json` every metric with its interval, `slices.json` the slices, `errors.json` where
-    the answers of each system went wrong.
+    `checks.json` has the checks of the gate, `scores.json` every metric with its interval,
+    `slices.json` the slices, `errors.json` where the answers of each system went wrong.
     """
     tables = {
         "checks.json": checks_table(decision or {"checks": []}),
@@ -58,8 +58,7 @@ def checks_table(decision: Mapping[str, Any]) -> Table:
     """A row for each check of the gate, in the order in which it judged."""
     columns = ["result", "check", "metric", "value", "low", "high", "threshold", "says"]
     data = [
-        [check_result(check), check["name"], *(check[name] for name in columns[2:-1])]
-        + [check["detail"]]
+        [check_result(check), check["name"], *(check[name] for name in (*columns[2:-1], "detail"))]
         for check in decision["checks"]
     ]
     return {"columns": columns, "data": data}
