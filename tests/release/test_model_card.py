@@ -41,7 +41,7 @@ METRICS: dict[str, Any] = {
         "source": {f"s{i}": slice_of(20 + 10 * i, 10.0 * i + 10.0) for i in range(9)},
     },
 }
-DECISION = {
+DECISION: dict[str, Any] = {
     "outcome": "INCONCLUSIVE",
     "reasons": ["f1 +5.0 is not beyond doubt", "one more"],
     "compared_with": "champion",
