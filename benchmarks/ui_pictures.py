@@ -35,7 +35,6 @@ from tests.toy import make_toy_project
 _WIDTH, _HEIGHT = 1400, 900
 #: Pages whose description is the point, and lies below everything else.
 _TALL = {"mlflow-run": 1500, "mlflow-release": 1700}
-_CROSS = 36  # pixels from the right edge to the middle of the cross that closes a panel
 _COLOURS = 128
 _SETTLE_SECONDS = 12.0  # the pages go on asking their servers, and are never idle
 _CLOSING_SECONDS = 2.0
@@ -153,10 +152,9 @@ def _make_room(page: Any) -> None:
     plots = page.get_by_text("Visualizations", exact=True)
     if plots.count():
         plots.first.click()
-    title = page.get_by_text("MLflow Assistant", exact=True)
-    box = title.first.bounding_box() if title.count() else None
-    if box:
-        page.mouse.click(_WIDTH - _CROSS, box["y"] + box["height"] / 2)
+    cross = page.locator('[data-component-id="mlflow.assistant.chat_panel.close"]')
+    if cross.count():
+        cross.first.click()
         time.sleep(_CLOSING_SECONDS)
 
 
