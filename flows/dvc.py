@@ -162,6 +162,26 @@ def checkout(root: Path, target: str) -> None:
     _run(root, "checkout", "--quiet", target)
 
 
+def pull(root: Path, target: str) -> None:
+    """Fetches a target from the default remote and puts it in place; RagError where it cannot."""
+    _run(root, "pull", "--quiet", target)
+
+
+def push(root: Path) -> str:
+    """Copies what the checkout names to the default remote; returns DVC's own last words."""
+    return (_run(root, "push").strip().splitlines() or ["nothing to push"])[-1]
+
+
+def set_default_remote(root: Path, name: str, url: str) -> None:
+    """Names the default remote in `.dvc/config.local`, which git ignores."""
+    _run(root, "remote", "add", "--quiet", "--local", "--default", "--force", name, url)
+
+
+def cache_folder(root: Path) -> Path:
+    """Where DVC keeps the content of every file that it has recorded."""
+    return Path(_run(root, "cache", "dir").strip())
+
+
 def recorded_hash(record: Path) -> str:
     """The content hash in a `.dvc` file."""
     tree = yaml.safe_load(record.read_text(encoding="utf-8"))

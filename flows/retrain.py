@@ -3,7 +3,8 @@
     ragloop run            # now, from the command line
     ragloop up             # on the schedule in params.yaml
 
-snapshot -> (skip if nothing changed) -> one task a stage -> publish -> log -> compare -> release
+snapshot -> (skip if nothing changed) -> one task a stage -> publish -> log -> lineage -> compare
+-> release -> push
 
 Tasks hold no logic: each calls one function. Prefect's cache is off, since its key holds the id of
 the run; whether there is anything to do is decided by our own content key, and for each stage by
@@ -20,9 +21,21 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.states import Completed
 
-from flows import dvc, lock, notices, promote, reconcile, settings, steps, stores, verdict
+from flows import (
+    dvc,
+    lock,
+    notices,
+    openlineage,
+    promote,
+    reconcile,
+    remote,
+    settings,
+    steps,
+    stores,
+    verdict,
+)
 from flows.key import concluded_row, content_key
-from flows.lineage import lineage, pipeline_hash
+from flows.lineage import lineage, log_lineage, pipeline_hash
 from flows.snapshot import take_snapshot
 from flows.verdict import Verdict
 from rag.artifacts import Artifacts
@@ -39,11 +52,13 @@ snapshot = steps.task("snapshot", take_snapshot, lambda taken: taken.detail)
 stages = {stage.name: steps.stage_task(stage) for stage in STAGES}
 publish = steps.io_task("publish", steps.publish_index, lambda name: f"index {name}")
 log = steps.io_task("log", steps.log_results, lambda _: "run logged to MLflow")
+trace = steps.io_task("lineage", log_lineage)
 champion_answers = steps.task(
     "champion", promote.champion_predictions, lambda rows: f"{rows.num_rows} questions asked again"
 )
 gate = steps.task("gate", promote.decide, lambda decision: decision.outcome.value)
 conclude = steps.io_task("release", promote.conclude, lambda row: f"version {row['version']}")
+push = steps.io_task("push", remote.push, str)
 
 
 @flow(name="retrain", flow_run_name=steps.run_name, on_failure=[notices.failed])
@@ -53,10 +68,13 @@ def retrain(force: bool = False) -> State[Verdict]:
     params = load_params(artifacts.params)
     settings.configure(artifacts, params)
     stores.initialise(artifacts, params)
+    remote.configure(artifacts, params)
     try:
         with lock.hold(artifacts.lock, "retrain"):
             reconcile.close_dead_runs(artifacts)
             reached = _retrain(artifacts, params, force=force)
+            if remote.is_behind(artifacts, params):
+                remote.tell(push(artifacts, params, return_state=True))
     except BusyError as busy:
         if not steps.is_scheduled():
             raise
@@ -79,13 +97,16 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
     tags = lineage(artifacts, key=key, data_hash=data.data_hash)
     with _tracked(artifacts, params, key, tags) as tracker:
         shutil.rmtree(artifacts.speed, ignore_errors=True)  # of the trainings of other runs
-        for stage in STAGES:
-            stages[stage.name](artifacts, tracker, force=force)
+        with openlineage.observed(artifacts, params) as events:
+            for stage in STAGES:
+                with events.stage(stage.name):
+                    stages[stage.name](artifacts, tracker, force=force)
         tags["dvc_lock"] = pipeline_hash(artifacts)
         tags["fingerprint"] = publish(params, artifacts)
         log(tracker, artifacts, tags)
 
         champion = registry.champion(params)
+        trace(tracker, artifacts, params, champion)
         if champion and champion.tags.get("run_key") == key:
             promote.confirm_champion(artifacts, key, champion)
             return verdict.same_as_champion(artifacts, key, champion.version)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from rag.data_params import DataParams
 from rag.errors import ParamsError
 from rag.problem_lines import describe_errors
 from rag.reader_params import (
@@ -46,6 +47,7 @@ __all__ = [
     "BaselineName",
     "ChunkParams",
     "Confidence",
+    "DataParams",
     "EmbedParams",
     "EncoderLoraParams",
     "EndToEndParams",
@@ -143,6 +145,7 @@ class ReleaseParams(Section):
 class TrackingParams(Section):
     uri: str | None = None
     experiment: Annotated[str, Field(min_length=1)] = "ragloop"
+    openlineage: Annotated[str, Field(pattern=r"^(file|https?)://")] | None = None
 
 
 class ScheduleParams(Section):
@@ -166,6 +169,7 @@ class Params(Section):
     gate: GateParams = GateParams(
         floors={"f1": 30.0, "recall@5": 50.0}, guards={"exact_match": 2.0, "recall@5": 2.0}
     )
+    data: DataParams = DataParams()
     release: ReleaseParams = ReleaseParams()
     tracking: TrackingParams = TrackingParams()
     schedule: ScheduleParams = ScheduleParams()

@@ -1,0 +1,47 @@
+"""DVC's experiments: which of them the files in a checkout are, so that runs can be told apart.
+
+    dvc exp run --queue -S reader.lora.rank=4 && dvc exp run --queue -S reader.lora.rank=8
+    dvc exp run --run-all
+    dvc exp apply NAME && ragloop run       # for each that is worth a run in MLflow
+
+Stages know no MLflow, and DVC hands the name of an experiment to its stages alone (DVC_EXP_NAME).
+So a flow finds the name by content: the experiment that has committed this very dvc.lock and
+params.yaml.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+VARIABLE = "DVC_EXP_NAME"
+_REFS = "refs/exps"
+_OWN = ("exec/", "stash", "celery/", "temp/", "apply")
+_FILES = ("dvc.lock", "params.yaml")
+
+
+def experiment_name(root: Path) -> str | None:
+    """The name of the experiment that the checkout is, the newest where several are equal."""
+    if named := os.environ.get(VARIABLE):
+        return named
+    files = [root / name for name in _FILES]
+    if not all(file.is_file() for file in files):
+        return None
+    refs = _git(root, "for-each-ref", "--sort=-committerdate", "--format=%(refname)", _REFS)
+    names = [ref for ref in refs.splitlines() if not ref[len(_REFS) + 1 :].startswith(_OWN)]
+    if not names:
+        return None
+    here = _git(root, "hash-object", "--no-filters", *map(str, files)).splitlines()
+    for ref in names:
+        there = _git(root, "rev-parse", *(f"{ref}:./{name}" for name in _FILES)).splitlines()
+        if there == here:
+            return ref.rpartition("/")[2]
+    return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
