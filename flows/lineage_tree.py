@@ -51,8 +51,9 @@ def lineage_tree(found: Mapping[str, Any]) -> Tree:
     for stage in found["pipeline"]["stages"]:
         outputs = ", ".join(f"{path} {md5[:_SHORT]}" for path, md5 in stage["outputs"].items())
         of_stages.add(f"{_text(stage['name'])}  [dim]{_text(outputs)}[/]")
-    params = lock.add(f"params  [dim]{len(found['params'])} values[/]")
-    _add_all(params, [_text(f"{name}: {value}") for name, value in found["params"].items()])
+    chosen = _chosen(found["params"])
+    of_params = lock.add(f"params  [dim]{len(found['params'])} values, {len(chosen)} chosen[/]")
+    _add_all(of_params, [_text(f"{name}: {value}") for name, value in chosen.items()])
     of_run.add(f"index {_text(found['index']['fingerprint'])}")
     if machine := found["machine"]:
         facts = (f"{name} {machine[name]}" for name in ("processor", "threads", "system", "python"))
@@ -67,6 +68,14 @@ def lineage_tree(found: Mapping[str, Any]) -> Tree:
     for model in found["parents"]["models"]:
         parents.add(f"{_text(model['parameter'])} {_text(model['name'])}  {_text(model['sha256'])}")
     return tree
+
+
+def _chosen(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are not today's defaults; `--json` has all of them."""
+    from rag.params import Params
+
+    defaults = Params().flat()
+    return {name: value for name, value in params.items() if defaults.get(name, ...) != value}
 
 
 def _code_lines(code: Mapping[str, Any]) -> list[str]:

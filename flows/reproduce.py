@@ -75,7 +75,7 @@ def reproduce(artifacts: Artifacts, params: Params, version: str, *, keep: bool)
     _check_is_recorded(origin)
     machines = tuple(machine.differences(origin.record["machine"], machine.machine()))
     with worktree(artifacts.root, origin.commit, keep=keep) as project:
-        uncommitted = _restore(artifacts, origin, project)
+        uncommitted = _restore(artifacts, origin, project, params.data.remote)
         problems = link_models(artifacts.root, project, origin.record["models"])
         changed = _fetch_data(artifacts, origin, project)
         stages: tuple[str, ...] = ()
@@ -116,7 +116,9 @@ def _check_is_recorded(origin: Origin) -> None:
         )
 
 
-def _restore(artifacts: Artifacts, origin: Origin, project: Path) -> list[str]:
+def _restore(
+    artifacts: Artifacts, origin: Origin, project: Path, remote: str | None
+) -> list[str]:
     """Code and params of the run; returns the files of the code that no commit has."""
     import mlflow
 
@@ -136,7 +138,7 @@ def _restore(artifacts: Artifacts, origin: Origin, project: Path) -> list[str]:
         for name, path in targets.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(origin.files[name], encoding="utf-8")
-        share_cache(artifacts.root, project)
+        share_cache(artifacts.root, project, remote)
         step.finish(f"commit {origin.commit[:12]}")
     return uncommitted
 

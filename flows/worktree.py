@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from flows import dvc, dvc_files
-from flows.dvc_config import read_config, write_local
+from flows.dvc_config import read_config, remote_section, write_local
 from flows.lineage import PIPELINE, code_files
+from flows.remote import NAME, remote_url
 from rag.errors import ModelError, ReleaseError
 from rag.weights import checked_folder
 
@@ -49,11 +50,18 @@ def worktree(root: Path, commit: str, *, keep: bool) -> Iterator[Path]:
             _git(root, "worktree", "prune")
 
 
-def share_cache(root: Path, project: Path) -> None:
-    """Points DVC in `project` at the cache and the remotes of the checkout in `root`."""
+def share_cache(root: Path, project: Path, remote: str | None) -> None:
+    """Points DVC in `project` at the cache and the remotes of the checkout in `root`.
+
+    `remote` is `data.remote`, the default remote where it is set.
+    """
     if not (project / ".dvc").is_dir():
         dvc.initialise(project, below_git_root=not (project / ".git").exists())
     config = read_config(root)
+    if remote is not None:
+        config["core"] = {**config.get("core", {}), "remote": NAME}
+        own = config.get(remote_section(NAME), {})
+        config[remote_section(NAME)] = {**own, "url": remote_url(root, remote)}
     # Hashes that DVC remembers of other checkouts' files are no evidence here.
     core = {**config.get("core", {}), "site_cache_dir": str(project / ".dvc" / "tmp" / "site")}
     cache = {**config.get("cache", {}), "dir": str(dvc.cache_folder(root))}
