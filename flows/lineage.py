@@ -59,10 +59,16 @@ def pipeline_hash(artifacts: Artifacts) -> str:
 def log_lineage(
     tracker: RunTracker, artifacts: Artifacts, params: Params, champion: ReleaseVersion | None
 ) -> None:
-    """Logs what the run was made from, after its stages; what is there already is replaced."""
+    """Logs what the run was made from, after its stages.
+
+    A run that is a release already keeps what it has: that is what the release was made from, and
+    the champion of today is none of its parents.
+    """
     from mlflow import MlflowClient
 
     client = MlflowClient()
+    if client.search_model_versions(f"run_id = '{tracker.run_id}'"):
+        return
     root = artifacts.root
     sources = {LOCK: root / LOCK, PIPELINE: root / PIPELINE, PARAMS: artifacts.params}
     sources[DATA] = record_of(artifacts)

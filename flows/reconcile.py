@@ -1,20 +1,34 @@
-"""Runs that Prefect still shows as running although their process is gone: closed as Crashed.
+"""What a killed process left, put right at every start: in the registry, in MLflow, in Prefect.
 
-A flow that is killed cannot say so, and Prefect waits for its word. While we hold the project's
-lock nobody else works on this project, so a run that seems to is dead. Only on a server of our own:
-one that the user named may run other projects.
+While we hold the project's lock nobody else works on this project, so what looks unfinished is
+dead: a switch is finished or taken back, a half-registered version is removed, a run is closed. In
+Prefect only on a server of our own: one that the user named may run other projects.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from flows import lock, server
+from flows import lock, server, terminal
 from rag.artifacts import Artifacts
 from rag.errors import BusyError
+from rag.params import Params
 
 #: A scheduled run that finds the lock taken is Running for some seconds before it says so.
 STARTING_SECONDS = 60.0
+
+
+def reconcile(artifacts: Artifacts, params: Params) -> None:
+    """Leaves the registry whole, and says on the terminal what was put right.
+
+    The caller holds the lock and has the stores ready.
+    """
+    from rag import tracking
+    from rag.release import tidying
+
+    tracking.configure(artifacts, params)
+    for line in tidying.reconcile(artifacts, params):
+        terminal.say(f"  [dim]{line}[/]")
 
 
 def close_dead_runs(artifacts: Artifacts, *, older_than_seconds: float = STARTING_SECONDS) -> int:

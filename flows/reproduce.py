@@ -116,9 +116,7 @@ def _check_is_recorded(origin: Origin) -> None:
         )
 
 
-def _restore(
-    artifacts: Artifacts, origin: Origin, project: Path, remote: str | None
-) -> list[str]:
+def _restore(artifacts: Artifacts, origin: Origin, project: Path, remote: str | None) -> list[str]:
     """Code and params of the run; returns the files of the code that no commit has."""
     import mlflow
 

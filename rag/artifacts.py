@@ -19,7 +19,8 @@ class Artifacts:
     """Paths below `root`; nothing is created by naming it.
 
     `state_folder` holds what can be made again at any time (indexes, converted weights,
-    checkpoints, logs) and the ledger of releases; it is `root/.ragloop` unless given.
+    checkpoints, logs), the ledger of releases and what people said in reviews; it is
+    `root/.ragloop` unless given.
     """
 
     root: Path
@@ -161,6 +162,11 @@ class Artifacts:
     @property
     def ledger(self) -> Path:
         return self.state / "ledger.jsonl"
+
+    @property
+    def reviews(self) -> Path:
+        """What people were asked about answers, who was who, and what they said."""
+        return self.state / "reviews"
 
     @property
     def lock(self) -> Path:

@@ -13,4 +13,5 @@ summary         all of it as metrics.json
 score_files     the same metrics for a file of predictions (`ragloop score`)
 metrics/        the metrics as `evaluate` modules: `evaluate.load("rag/evaluation/metrics/bleu")`
 plots, report   DVC plots and report.html
+review_*        people judge answers: sample, sheet, page, verdicts, agreement, result
 """

@@ -6,15 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from rag.artifacts import Artifacts
 from rag.errors import DataError
 from rag.evaluation.attribution import label_errors
 from rag.evaluation.plots import write_plots
 from rag.evaluation.probes import ask_again
 from rag.evaluation.report import render_report
-from rag.evaluation.report_data import ORACLE
+from rag.evaluation.report_data import ORACLE, rows_by_system
 from rag.evaluation.scoring import prediction_rows
-from rag.evaluation.slices import SliceSettings
+from rag.evaluation.slices import SliceSettings, dimensions
 from rag.evaluation.summary import evaluation_metrics, metrics_text
 from rag.finetune.examples import gold_passages
 from rag.finetune.retriever import REPORT
@@ -48,20 +50,40 @@ def evaluate_systems(params: Params, artifacts: Artifacts) -> None:
     write_table([row for of in rows.values() for row in of], PREDICTIONS, artifacts.predictions)
     write_table(probes, PREDICTIONS, artifacts.probes)
     predictions = read_table(artifacts.predictions)
+    metrics = metrics_of(predictions, params, artifacts)
+    artifacts.metrics.write_text(metrics_text(metrics), encoding="utf-8")
+    history = read_history(artifacts)
+    write_plots(artifacts.plots, metrics, history)
+    page = render_report(
+        predictions,
+        metrics,
+        history,
+        report_facts(params, artifacts),
+        slices=question_slices(predictions, params),
+    )
+    artifacts.report.write_text(page, encoding="utf-8")
+
+
+def metrics_of(predictions: pa.Table, params: Params, artifacts: Artifacts) -> dict[str, Any]:
+    """The content of metrics.json for a table of answers, the tuned system's first."""
     settings = params.evaluate
-    metrics = evaluation_metrics(
+    return evaluation_metrics(
         predictions,
         read_table(artifacts.probes) if settings.attribution else None,
         resamples=settings.resamples,
         confidence=settings.confidence,
         seed=params.seed,
-        slices=SliceSettings(settings.min_slice_questions, settings.max_slice_values),
+        slices=_slice_settings(params),
     )
-    artifacts.metrics.write_text(metrics_text(metrics), encoding="utf-8")
-    history = read_history(artifacts)
-    write_plots(artifacts.plots, metrics, history)
-    page = render_report(predictions, metrics, history, _facts(params, artifacts))
-    artifacts.report.write_text(page, encoding="utf-8")
+
+
+def question_slices(predictions: pa.Table, params: Params) -> dict[str, dict[str, list[str]]]:
+    """`{dimension: {value: [question id, ...]}}` of the tuned system's rows."""
+    return dimensions(rows_by_system(predictions)[TUNED], _slice_settings(params))
+
+
+def _slice_settings(params: Params) -> SliceSettings:
+    return SliceSettings(params.evaluate.min_slice_questions, params.evaluate.max_slice_values)
 
 
 def _answers(
@@ -69,7 +91,8 @@ def _answers(
 ) -> tuple[dict[str, Rows], Rows]:
     """Every system's rows, an oracle's last, and those of the probes, with the errors labelled."""
     baselines: list[System] = list(params.evaluate.baselines)
-    asked: list[System] = [TUNED, *baselines, *([ORACLE] if params.evaluate.oracle else [])]
+    bound: list[System] = [ORACLE] if params.evaluate.oracle else []
+    asked: list[System] = [TUNED, *baselines, *bound]
     gold: dict[str, Passage] = {}
     if params.evaluate.oracle or params.evaluate.attribution:
         documents = {item.document_id for item in questions if item.document_id is not None}
@@ -128,7 +151,8 @@ def read_history(artifacts: Artifacts) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _facts(params: Params, artifacts: Artifacts) -> dict[str, str]:
+def report_facts(params: Params, artifacts: Artifacts) -> dict[str, str]:
+    """What the systems were made with, for the page."""
     manifest = read_manifest(artifacts.reader)
     fusion = Fusion.read(artifacts.fusion)
     threshold = manifest["abstain_below"]

@@ -124,4 +124,5 @@ def _drawn_totals(sums: FloatVector, resamples: int, generator: np.random.Genera
             bits = np.frombuffer(generator.bytes(math.ceil(size[0] * size[1] / 8)), dtype=np.uint8)
             positive = np.unpackbits(bits, count=size[0] * size[1]).reshape(size)
         totals.append(positive.astype(np.float64) @ kinds)
-    return 2.0 * np.concatenate(totals) - sums.sum()
+    signed: FloatVector = 2.0 * np.concatenate(totals) - sums.sum()
+    return signed
