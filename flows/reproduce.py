@@ -7,7 +7,7 @@ own. Every stage runs there anew, and every byte that it writes is compared with
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -86,7 +86,7 @@ def reproduce(artifacts: Artifacts, params: Params, version: str, *, keep: bool)
             metrics = compare_metrics(origin.metrics, read_metrics(Artifacts(project).metrics))
     return Reproduction(
         version=origin.release.version,
-        outcome=_outcome(bool(problems or changed), bool(stages), machines, metrics),
+        outcome=outcome(bool(problems or changed), bool(stages), machines, metrics),
         commit=origin.commit,
         uncommitted=tuple(uncommitted),
         machine=machines,
@@ -195,9 +195,13 @@ def _compare(origin: Origin, project: Path) -> list[Difference]:
     )
 
 
-def _outcome(
-    differs: bool, ran: bool, machines: tuple[str, ...], metrics: list[dict[str, Any]]
+def outcome(
+    differs: bool, ran: bool, machines: Sequence[str], metrics: Sequence[Mapping[str, Any]]
 ) -> str:
+    """The verdict: bytes decide; on another kind of machine, metrics may speak for a release.
+
+    `ran` is false where inputs were not what they were, and nothing was made.
+    """
     if not differs:
         return IDENTICAL
     if ran and machines and metrics and all(row["within"] for row in metrics):

@@ -45,7 +45,8 @@ def test_the_first_run_promotes(project: Project, first_run: Finished) -> None:
     assert "Verdict: PROMOTE\n  version 1 is the champion now\n" in first_run.out
     assert "closed book" in first_run.out
     assert list(first_run.steps()) == [
-        *("snapshot", *STAGE_NAMES, "publish", "log", "gate", "review", "release", "prune")
+        *("snapshot", *STAGE_NAMES, "publish", "log", "gate", "review", "release", "prune"),
+        "push",
     ]
     assert set(first_run.steps().values()) == {"✓"}
     assert "Traceback" not in first_run.err
