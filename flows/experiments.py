@@ -12,8 +12,9 @@ params.yaml.
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
+
+from flows import git
 
 VARIABLE = "DVC_EXP_NAME"
 _REFS = "refs/exps"
@@ -28,20 +29,13 @@ def experiment_name(root: Path) -> str | None:
     files = [root / name for name in _FILES]
     if not all(file.is_file() for file in files):
         return None
-    refs = _git(root, "for-each-ref", "--sort=-committerdate", "--format=%(refname)", _REFS)
+    refs = git.ask(root, "for-each-ref", "--sort=-committerdate", "--format=%(refname)", _REFS)
     names = [ref for ref in refs.splitlines() if not ref[len(_REFS) + 1 :].startswith(_OWN)]
     if not names:
         return None
-    here = _git(root, "hash-object", "--no-filters", *map(str, files)).splitlines()
+    here = git.ask(root, "hash-object", "--no-filters", *map(str, files)).splitlines()
     for ref in names:
-        there = _git(root, "rev-parse", *(f"{ref}:./{name}" for name in _FILES)).splitlines()
+        there = git.ask(root, "rev-parse", *(f"{ref}:./{name}" for name in _FILES)).splitlines()
         if there == here:
             return ref.rpartition("/")[2]
     return None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else ""

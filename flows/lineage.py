@@ -9,12 +9,11 @@ hash, the base models, the machine, and the champion before. `ragloop lineage` a
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import dvc_files, run_branch
+from flows import dvc_files, git, run_branch
 from flows.experiments import experiment_name
 from flows.machine import machine
 from flows.snapshot import record_of
@@ -127,20 +126,20 @@ def base_models(artifacts: Artifacts, params: Params) -> list[dict[str, str | No
 
 def git_commit(root: Path) -> str:
     """The project's commit, with `-dirty` where files differ from it; `none` before the first."""
-    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    commit = git.ask(root, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
         return "none"
     # What the pipeline itself writes for git to keep does not make the code another one.
     own = (":!dvc.lock", ":!*.dvc")
-    is_dirty = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *own)
+    is_dirty = git.ask(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *own)
     return f"{commit}-dirty" if is_dirty else commit
 
 
 def uncommitted_code(root: Path) -> list[str]:
     """Files of the code that differ from the commit, new and removed ones too."""
     command = ("status", "--porcelain", "--untracked-files=all", "--no-renames")
-    lines = _git(root, *command, "--", "rag", PIPELINE).splitlines()
-    prefix = _git(root, "rev-parse", "--show-prefix")
+    lines = git.ask(root, *command, "--", "rag", PIPELINE).splitlines()
+    prefix = git.ask(root, "rev-parse", "--show-prefix")
     paths = (line.split(maxsplit=1)[1].strip('"') for line in lines)
     return sorted(path.removeprefix(prefix) for path in paths)
 
@@ -153,13 +152,6 @@ def _parent(champion: ReleaseVersion | None) -> Mapping[str, str] | None:
 
 def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _prefect_run() -> dict[str, str]:

@@ -6,15 +6,15 @@ the cache is neither copied nor fetched again.
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows import dvc, dvc_files
+from flows import dvc, dvc_files, git
 from flows.dvc_config import read_config, remote_section, write_local
 from flows.lineage import PIPELINE, code_files
 from flows.remote import NAME, remote_url
@@ -23,6 +23,11 @@ from rag.weights import checked_folder
 
 #: Begins the name of the folder, in the system's folder for temporary files (TMPDIR).
 PREFIX = "ragloop-reproduce-"
+_NO_HOOKS = {
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "core.hooksPath",
+    "GIT_CONFIG_VALUE_0": os.devnull,
+}
 
 
 @contextmanager
@@ -31,23 +36,22 @@ def worktree(root: Path, commit: str, *, keep: bool) -> Iterator[Path]:
 
     ReleaseError where the repository does not have the commit.
     """
-    if _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+    if not git.ask(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
         raise ReleaseError(
             f"commit {commit} is not in this repository; fetch it first: git fetch --all"
         )
-    prefix = _git(root, "rev-parse", "--show-prefix") or ""
+    prefix = git.ask(root, "rev-parse", "--show-prefix")
     folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
-    # A checkout's hooks are the user's, for the user's own work.
-    add = ("-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach")
+    add = ("worktree", "add", "--quiet", "--detach")
     try:
-        if _git(root, *add, str(folder), commit) is None:
-            raise ReleaseError(f"git cannot check out {commit} into {folder}")
+        # A checkout's hooks are the user's, for the user's own work.
+        git.run(root, *add, str(folder), commit, variables=_NO_HOOKS)
         yield folder / prefix
     finally:
         if not keep:
-            _git(root, "worktree", "remove", "--force", "--force", str(folder))
+            git.ask(root, "worktree", "remove", "--force", "--force", str(folder))
             shutil.rmtree(folder, ignore_errors=True)
-            _git(root, "worktree", "prune")
+            git.ask(root, "worktree", "prune")
 
 
 def share_cache(root: Path, project: Path, remote: str | None) -> None:
@@ -137,11 +141,3 @@ def link_models(root: Path, project: Path, models: list[dict[str, Any]]) -> list
                 f"{model['parameter']} {name}: recorded SHA-256 {model['sha256']}, found {found}"
             )
     return problems
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git prints; None where it fails."""
-    done = subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else None
