@@ -128,7 +128,8 @@ class Events:
         """What the stage reads and writes; hashes only once dvc.lock has them of this run."""
         if kind == "COMPLETE":
             text = (self._root / "dvc.lock").read_text(encoding="utf-8")
-            found = next(lock for lock in dvc_files.read_lock(text) if lock.name == stage)
+            empty = dvc_files.StageLock(stage, {}, {})
+            found = next((item for item in dvc_files.read_lock(text) if item.name == stage), empty)
             return self._named(found.inputs), self._named(found.outputs)
         tree = yaml.safe_load((self._root / "dvc.yaml").read_text(encoding="utf-8"))
         entries = tree["stages"][stage]

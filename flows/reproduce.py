@@ -81,7 +81,7 @@ def reproduce(artifacts: Artifacts, params: Params, version: str, *, keep: bool)
         stages: tuple[str, ...] = ()
         metrics: list[dict[str, Any]] = []
         if not problems and not changed:
-            stages = _run_stages(project)
+            stages = _run_stages(project, keep=keep)
             changed = _compare(origin, project)
             metrics = compare_metrics(origin.metrics, read_metrics(Artifacts(project).metrics))
     return Reproduction(
@@ -167,7 +167,7 @@ def _fetch_data(artifacts: Artifacts, origin: Origin, project: Path) -> list[Dif
     return compare_inputs(dvc_files.read_lock(origin.files[LOCK]), recorded, found)
 
 
-def _run_stages(project: Path) -> tuple[str, ...]:
+def _run_stages(project: Path, *, keep: bool) -> tuple[str, ...]:
     """Every stage of the run's own dvc.yaml, anew; its cached outputs would prove nothing."""
     stages = tuple(yaml.safe_load((project / PIPELINE).read_text(encoding="utf-8"))["stages"])
     for stage in stages:
@@ -175,7 +175,8 @@ def _run_stages(project: Path) -> tuple[str, ...]:
             try:
                 done = dvc.reproduce(stage, Artifacts(project), force=True)
             except RagError as error:
-                raise ReleaseError(f"{error}; `--keep` leaves the folder to look into") from None
+                gone = "" if keep else "; its folder is gone, and `--keep` leaves it"
+                raise ReleaseError(f"{error}{gone}") from None
             step.finish(done.result.lower())
     return stages
 
