@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NAME = "ragloop"
 _PUSHED = "pushed.json"
 #: In DVC's words for a kind of remote whose package is not installed: no second try helps.
-_NOT_INSTALLED = "requires"
+_NOT_INSTALLED = "to be installed"
 
 
 def configure(artifacts: Artifacts, params: Params) -> None:
