@@ -124,6 +124,17 @@ def test_another_rank_repeats_only_what_reads_it(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("first_run")
+def test_the_second_release_knows_the_champion_before_it(project: Project) -> None:
+    found = json.loads(project.ragloop("lineage", "2", "--json").out)
+    (parent,) = found["parents"]["champions"]
+    first = project.ledger()[0]
+    assert (parent["version"], parent["run_id"]) == ("1", first["run_id"])
+    assert (parent["decision"], parent["commit"]) == ("PROMOTE", first["tags"]["git_commit"])
+    assert found["code"]["dirty"], "--set has changed params.yaml"
+    assert found["code"]["uncommitted"] == [], "and no code"
+
+
+@pytest.mark.usefixtures("first_run")
 def test_the_final_report_and_traces_know_the_champion(project: Project) -> None:
     run_id = project.ledger()[-1]["run_id"]
     (folder,) = project.mlflow(f"select artifact_uri from runs where run_uuid = '{run_id}'")[0]
