@@ -25,7 +25,7 @@ Ragloop = Callable[..., Done]
 
 COMMANDS = (
     *("init", "run", "ask", "search", "releases", "rollback", "prune", "up", "index", "export"),
-    *("data", "score"),
+    *("lineage", "reproduce", "data", "score"),
 )
 
 
