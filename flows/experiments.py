@@ -17,8 +17,8 @@ from pathlib import Path
 from flows import git
 
 VARIABLE = "DVC_EXP_NAME"
-_REFS = "refs/exps"
-_OWN = ("exec/", "stash", "celery/", "temp/", "apply")
+#: `refs/exps/<commit they started from, after two digits a slash>/<name>`; others are DVC's own.
+_REFS = "refs/exps/[0-9a-f][0-9a-f]/*/*"
 _FILES = ("dvc.lock", "params.yaml")
 
 
@@ -30,11 +30,10 @@ def experiment_name(root: Path) -> str | None:
     if not all(file.is_file() for file in files):
         return None
     refs = git.ask(root, "for-each-ref", "--sort=-committerdate", "--format=%(refname)", _REFS)
-    names = [ref for ref in refs.splitlines() if not ref[len(_REFS) + 1 :].startswith(_OWN)]
-    if not names:
+    if not refs:
         return None
     here = git.ask(root, "hash-object", "--no-filters", *map(str, files)).splitlines()
-    for ref in names:
+    for ref in refs.splitlines():
         there = git.ask(root, "rev-parse", *(f"{ref}:./{name}" for name in _FILES)).splitlines()
         if there == here:
             return ref.rpartition("/")[2]
