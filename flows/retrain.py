@@ -24,15 +24,14 @@ from prefect.states import Completed
 from flows import (
     compare,
     dvc,
-    lock,
     notices,
     promote,
-    reconcile,
     release_commands,
     settings,
     steps,
-    stores,
+    turn,
     verdict,
+    workspace,
 )
 from flows.key import concluded_row, content_key
 from flows.lineage import lineage, pipeline_hash
@@ -40,7 +39,6 @@ from flows.review_gate import has_news
 from flows.snapshot import take_snapshot
 from flows.verdict import Verdict
 from rag.artifacts import Artifacts
-from rag.errors import BusyError
 from rag.params import Params, load_params
 from rag.stages import STAGES
 
@@ -72,16 +70,14 @@ def retrain(force: bool = False) -> State[Verdict]:
     artifacts = Artifacts.here()
     params = load_params(artifacts.params)
     settings.configure(artifacts, params)
-    stores.initialise(artifacts, params)
-    try:
-        with lock.hold(artifacts.lock, "retrain"):
-            reconcile.close_dead_runs(artifacts)
-            reconcile.reconcile(artifacts, params)
-            reached = _retrain(artifacts, params, force=force)
-    except BusyError as busy:
-        if not steps.is_scheduled():
-            raise
-        reached = Verdict(verdict.SKIPPED, (str(busy),), key="")
+    when = params.schedule
+    reached = turn.take(
+        "retrain",
+        artifacts,
+        params,
+        lambda found: _retrain(found, params, force=force),
+        cron=None if when.interval_seconds else when.cron,
+    )
     notices.publish_verdict(reached)
     return Completed(
         name=reached.outcome.capitalize(), message="; ".join(reached.reasons), data=reached
@@ -94,16 +90,16 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
     data = snapshot(artifacts)
     key = content_key(data.data_hash, params, artifacts)
     row = concluded_row(ledger.read(artifacts.ledger), key)
-    is_done = row and not has_news(artifacts, params, row)
-    if row and is_done and not force and not dvc.status(artifacts.root):
+    if row and not force and not has_news(workspace.project_of(artifacts), params, row):
+        if not workspace.is_apart(artifacts) and dvc.status(artifacts.root):
+            run_stages(artifacts, params, None)  # the verdict stands; only files are missing here
         live = registry.champion(params)
         return verdict.nothing_changed(artifacts, row, live.version if live else None)
 
     tags = lineage(artifacts, key=key, data_hash=data.data_hash)
-    with _tracked(artifacts, params, key, tags) as tracker:
+    with tracked(artifacts, params, key, tags) as tracker:
         shutil.rmtree(artifacts.speed, ignore_errors=True)  # of the trainings of other runs
-        for stage in STAGES:
-            stages[stage.name](artifacts, tracker, force=force)
+        run_stages(artifacts, params, tracker, force=force)
         tags["dvc_lock"] = pipeline_hash(artifacts)
         tags["fingerprint"] = publish(params, artifacts)
         log(tracker, artifacts, tags)
@@ -138,14 +134,28 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
     return reached
 
 
+def run_stages(
+    artifacts: Artifacts, params: Params, tracker: RunTracker | None, *, force: bool = False
+) -> None:
+    """Every stage in its order, each in the time that it may take."""
+    for stage in STAGES:
+        limit = params.schedule.stage_timeout_seconds(stage.name)
+        stages[stage.name](artifacts, tracker, force=force, timeout_seconds=limit)
+
+
 @contextmanager
-def _tracked(
-    artifacts: Artifacts, params: Params, key: str, tags: Mapping[str, Any]
+def tracked(
+    artifacts: Artifacts,
+    params: Params,
+    key: str,
+    tags: Mapping[str, Any],
+    *,
+    flow_name: str = "retrain",
 ) -> Iterator[RunTracker]:
     """The MLflow run of this key, which ends as the block does."""
     from rag.tracking import RunTracker
 
-    tracker = RunTracker.open(artifacts, params, key=key, name=f"retrain-{key[:8]}", tags=tags)
+    tracker = RunTracker.open(artifacts, params, key=key, name=f"{flow_name}-{key[:8]}", tags=tags)
     try:
         tracker.log_params(params)
         yield tracker
