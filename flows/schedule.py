@@ -100,7 +100,8 @@ def deployments(params: Params) -> list[Served]:
 def schedule_of(served: Served, params: ScheduleParams) -> Any:
     """Prefect's schedule of a flow: cron in its time zone; `retrain` also at an interval.
 
-    None where the flow is only started by hand. InputError for a cron line that Prefect cannot read.
+    None where the flow is only started by hand. InputError for a cron line that Prefect cannot
+    read.
     """
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.schedules import Cron, Interval
