@@ -206,6 +206,7 @@ def refresh_key(
 
 def _take_models(artifacts: Artifacts, params: Params, released: Artifacts) -> None:
     """The champion's models and settings, where the stages look for them in the worktree."""
+    (artifacts.root / "dvc.lock").unlink(missing_ok=True)  # it tells of other outputs
     tree = params.model_dump(mode="json")
     artifacts.params.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     for target, source in (

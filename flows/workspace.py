@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FOLDER = "workspace"
 #: What the last run in a worktree left, for people and for `dvc`.
-RESULTS = "last_scheduled"
+RESULTS = "last_worktree"
 #: New files that git does not know yet come along from these places only: what a run reads.
 _READ = (
     *("rag", "flows", "params.yaml", "dvc.yaml", "dvc.lock"),
@@ -144,6 +144,7 @@ def _keep_results(artifacts: Artifacts) -> None:
         return  # it found nothing to do
     kept = artifacts.state / RESULTS
     lock = artifacts.root / "dvc.lock"
+    shutil.rmtree(kept, ignore_errors=True)
     for path in (lock, record_of(artifacts), artifacts.metrics, artifacts.report):
         if path.is_file():
             kept.mkdir(parents=True, exist_ok=True)
