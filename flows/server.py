@@ -55,15 +55,17 @@ def prefect_api(artifacts: Artifacts) -> Iterator[None]:
     log.unlink(missing_ok=True)
     variables = {**os.environ, **_TEMPORARY}
     command = prefect_command(port)
-    with processes.running(command, artifacts.root, log=log, variables=variables) as program:
-        with own_api(address):
-            # Meanwhile: prefect reads the address when it is first imported.
-            import_module("prefect.flows")
-            await_healthy(program, f"{address}/api/health", "Prefect's server", log=log)
-            try:
-                yield
-            finally:
-                _send_what_waits()
+    with (
+        processes.running(command, artifacts.root, log=log, variables=variables) as program,
+        own_api(address),
+    ):
+        # Meanwhile: prefect reads the address when it is first imported.
+        import_module("prefect.flows")
+        await_healthy(program, f"{address}/api/health", "Prefect's server", log=log)
+        try:
+            yield
+        finally:
+            _send_what_waits()
 
 
 @contextmanager
