@@ -1,6 +1,6 @@
 """What a run costs beyond the work of its stages: wall time, and where the rest of it goes.
 
-    python benchmarks/overhead.py             # the toy project: first run, then one with nothing to do
+    python benchmarks/overhead.py             # the toy project: first run, then a run without work
     python benchmarks/overhead.py --demo      # a clone of this repository with its demo corpus
 
 Inside a stage is the time of its own function less the imports that it makes, since libraries are

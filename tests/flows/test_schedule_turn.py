@@ -66,7 +66,7 @@ def test_waiting_has_a_bound(tmp_path: Path, holder: subprocess.Popen[str]) -> N
 
 def test_a_stage_that_takes_too_long_is_ended_with_its_children(dvc_project: Artifacts) -> None:
     set_params(dvc_project.root, x=1, seconds=60)
-    with pytest.raises(RagError, match="the limit of schedule.stage_timeout_minutes; the next run"):
+    with pytest.raises(RagError, match=r"the limit of schedule\.stage_timeout_minutes; the next"):
         dvc.reproduce("work", dvc_project, timeout_seconds=2)
     if (dvc_project.root / "pids").exists():
         assert are_gone(pids_in(dvc_project.root), within_seconds=0.5)
