@@ -83,7 +83,10 @@ def reproduce(
                     program, on_line=log.add, poll=poll, timeout_seconds=timeout_seconds
                 )
             except TimeoutError as error:
-                raise RagError(f"stage {stage}: {error}") from None
+                raise RagError(
+                    f"stage {stage}: {error}, the limit of schedule.stage_timeout_minutes; the "
+                    f"next run goes on from its last checkpoint (log: {path})"
+                ) from None
     if code != 0:
         raise log.failure(code, path)
     return StageRun(stage, "Cached" if log.is_cached else "Ran", time.monotonic() - started)
@@ -178,8 +181,20 @@ def set_default_remote(root: Path, name: str, url: str) -> None:
 
 
 def cache_folder(root: Path) -> Path:
-    """Where DVC keeps the content of every file that it has recorded."""
-    return Path(_run(root, "cache", "dir").strip())
+    """Where DVC keeps this project's files."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        # The run cache lies above the folder of the files.
+        return Path(repo.cache.legacy.path).resolve()
+
+
+def set_cache(root: Path, folder: Path) -> None:
+    """Makes a repository use this cache, by a setting that git does not see."""
+    from dvc.config import Config
+
+    with Config(str(root / ".dvc")).edit("local") as local:
+        local.setdefault("cache", {})["dir"] = str(folder)
 
 
 def recorded_hash(record: Path) -> str:

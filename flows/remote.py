@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows import dvc, terminal
+from flows import dvc, terminal, workspace
 from flows.dvc_config import read_config, remote_section
 from flows.snapshot import record_of
 from rag.artifacts import Artifacts
@@ -33,7 +33,8 @@ def configure(artifacts: Artifacts, params: Params) -> None:
     """Makes `data.remote` the default remote of this checkout; does nothing where it is already."""
     if params.data.remote is None:
         return
-    url = remote_url(artifacts.root, params.data.remote)
+    # Of a run in a worktree too, a relative folder lies beside the checkout.
+    url = remote_url(workspace.project_of(artifacts).root, params.data.remote)
     config = read_config(artifacts.root)
     is_default = config.get("core", {}).get("remote") == NAME
     if not is_default or config.get(remote_section(NAME), {}).get("url") != url:

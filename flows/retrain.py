@@ -24,17 +24,16 @@ from prefect.states import Completed
 from flows import (
     compare,
     dvc,
-    lock,
     notices,
     openlineage,
     promote,
-    reconcile,
     release_commands,
     remote,
     settings,
     steps,
-    stores,
+    turn,
     verdict,
+    workspace,
 )
 from flows.key import concluded_row, content_key
 from flows.lineage import lineage, log_lineage, pipeline_hash
@@ -42,7 +41,6 @@ from flows.review_gate import has_news
 from flows.snapshot import take_snapshot
 from flows.verdict import Verdict
 from rag.artifacts import Artifacts
-from rag.errors import BusyError
 from rag.params import Params, load_params
 from rag.stages import STAGES
 
@@ -76,23 +74,27 @@ def retrain(force: bool = False) -> State[Verdict]:
     artifacts = Artifacts.here()
     params = load_params(artifacts.params)
     settings.configure(artifacts, params)
-    stores.initialise(artifacts, params)
-    remote.configure(artifacts, params)
-    try:
-        with lock.hold(artifacts.lock, "retrain"):
-            reconcile.close_dead_runs(artifacts)
-            reconcile.reconcile(artifacts, params)
-            reached = _retrain(artifacts, params, force=force)
-            if remote.is_behind(artifacts, params):
-                remote.tell(push(artifacts, params, return_state=True))
-    except BusyError as busy:
-        if not steps.is_scheduled():
-            raise
-        reached = Verdict(verdict.SKIPPED, (str(busy),), key="")
+    when = params.schedule
+    reached = turn.take(
+        "retrain",
+        artifacts,
+        params,
+        lambda found: _retrained(found, params, force=force),
+        cron=None if when.interval_seconds else when.cron,
+    )
     notices.publish_verdict(reached)
     return Completed(
         name=reached.outcome.capitalize(), message="; ".join(reached.reasons), data=reached
     )
+
+
+def _retrained(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
+    """The run, with the second copy of data and outputs behind it where there is one."""
+    remote.configure(artifacts, params)
+    reached = _retrain(artifacts, params, force=force)
+    if remote.is_behind(artifacts, params):
+        remote.tell(push(artifacts, params, return_state=True))
+    return reached
 
 
 def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
@@ -101,18 +103,16 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
     data = snapshot(artifacts)
     key = content_key(data.data_hash, params, artifacts)
     row = concluded_row(ledger.read(artifacts.ledger), key)
-    is_done = row and not has_news(artifacts, params, row)
-    if row and is_done and not force and not dvc.status(artifacts.root):
+    if row and not force and not has_news(workspace.project_of(artifacts), params, row):
+        if not workspace.is_apart(artifacts) and dvc.status(artifacts.root):
+            run_stages(artifacts, params, None)  # the verdict stands; only files are missing here
         live = registry.champion(params)
         return verdict.nothing_changed(artifacts, row, live.version if live else None)
 
     tags = lineage(artifacts, key=key, data_hash=data.data_hash)
-    with _tracked(artifacts, params, key, tags) as tracker:
+    with tracked(artifacts, params, key, tags) as tracker:
         shutil.rmtree(artifacts.speed, ignore_errors=True)  # of the trainings of other runs
-        with openlineage.observed(artifacts, params) as events:
-            for stage in STAGES:
-                with events.stage(stage.name):
-                    stages[stage.name](artifacts, tracker, force=force)
+        run_stages(artifacts, params, tracker, force=force)
         tags["dvc_lock"] = pipeline_hash(artifacts)
         tags["fingerprint"] = publish(params, artifacts)
         log(tracker, artifacts, tags)
@@ -148,14 +148,30 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
     return reached
 
 
+def run_stages(
+    artifacts: Artifacts, params: Params, tracker: RunTracker | None, *, force: bool = False
+) -> None:
+    """Every stage in its order, each in the time that it may take."""
+    with openlineage.observed(artifacts, params) as events:
+        for stage in STAGES:
+            limit = params.schedule.stage_timeout_seconds(stage.name)
+            with events.stage(stage.name):
+                stages[stage.name](artifacts, tracker, force=force, timeout_seconds=limit)
+
+
 @contextmanager
-def _tracked(
-    artifacts: Artifacts, params: Params, key: str, tags: Mapping[str, Any]
+def tracked(
+    artifacts: Artifacts,
+    params: Params,
+    key: str,
+    tags: Mapping[str, Any],
+    *,
+    flow_name: str = "retrain",
 ) -> Iterator[RunTracker]:
     """The MLflow run of this key, which ends as the block does."""
     from rag.tracking import RunTracker
 
-    tracker = RunTracker.open(artifacts, params, key=key, name=f"retrain-{key[:8]}", tags=tags)
+    tracker = RunTracker.open(artifacts, params, key=key, name=f"{flow_name}-{key[:8]}", tags=tags)
     try:
         tracker.log_params(params)
         yield tracker

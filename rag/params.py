@@ -51,6 +51,7 @@ from rag.retrieval_params import (
     Section,
     Share,
 )
+from rag.schedule_params import ScheduleParams
 from rag.yaml_input import merge_overrides, read_yaml
 
 __all__ = [
@@ -146,14 +147,6 @@ class TrackingParams(Section):
     experiment: Annotated[str, Field(min_length=1)] = "ragloop"
     traces: Annotated[int, Field(ge=0)] = 100
     openlineage: Annotated[str, Field(pattern=r"^(file|https?)://")] | None = None
-
-
-class ScheduleParams(Section):
-    cron: str = "0 3 * * *"
-    timezone: str = "UTC"
-    interval_seconds: Annotated[int, Field(ge=1)] | None = None
-    prefect_port: Annotated[int, Field(ge=1, le=65535)] = 4200
-    mlflow_port: Annotated[int, Field(ge=1, le=65535)] = 5000
 
 
 class Params(Section):
