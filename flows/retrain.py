@@ -75,6 +75,7 @@ def retrain(force: bool = False) -> State[Verdict]:
     stores.initialise(artifacts, params)
     try:
         with lock.hold(artifacts.lock, "retrain"):
+            reconcile.label_flow_run(artifacts)
             reconcile.close_dead_runs(artifacts)
             reconcile.reconcile(artifacts, params)
             reached = _retrain(artifacts, params, force=force)
@@ -147,6 +148,7 @@ def _tracked(
 
     tracker = RunTracker.open(artifacts, params, key=key, name=f"retrain-{key[:8]}", tags=tags)
     try:
+        tracker.set_tags(reconcile.identity_tags(artifacts))
         tracker.log_params(params)
         yield tracker
     except Exception:

@@ -1,17 +1,21 @@
 """Serves the flow `retrain` on the schedule of params.yaml; `ragloop up` keeps this running.
 
-python -m flows.schedule
+python -m flows.schedule [PORT]
+
+With a port, `/health` there says whether it still looks for runs that are due.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 from datetime import timedelta
 from typing import Any
 
-from flows import settings
+from flows import server, settings
 from rag.artifacts import Artifacts
 from rag.params import ScheduleParams, load_params
 
@@ -23,6 +27,12 @@ def main() -> None:
     artifacts = Artifacts.here()
     params = load_params(artifacts.params)
     settings.configure(artifacts, params)
+    if len(sys.argv) > 1:
+        os.environ |= {
+            "PREFECT_RUNNER_SERVER_ENABLE": "true",
+            "PREFECT_RUNNER_SERVER_HOST": server.HOST,
+            "PREFECT_RUNNER_SERVER_PORT": sys.argv[1],
+        }
     from prefect.deployments.runner import RunnerDeployment
     from prefect.runner import Runner
     from prefect.types.entrypoint import EntrypointType

@@ -50,6 +50,7 @@ from rag.retrieval_params import (
     Section,
     Share,
 )
+from rag.schedule_params import ScheduleParams, UpParams
 from rag.yaml_input import merge_overrides, read_yaml
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "SliceParams",
     "TrackingParams",
     "TrainingParams",
+    "UpParams",
     "load_params",
     "parse_params",
 ]
@@ -145,14 +147,6 @@ class TrackingParams(Section):
     traces: Annotated[int, Field(ge=0)] = 100
 
 
-class ScheduleParams(Section):
-    cron: str = "0 3 * * *"
-    timezone: str = "UTC"
-    interval_seconds: Annotated[int, Field(ge=1)] | None = None
-    prefect_port: Annotated[int, Field(ge=1, le=65535)] = 4200
-    mlflow_port: Annotated[int, Field(ge=1, le=65535)] = 5000
-
-
 class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 13
     prepare: PrepareParams = PrepareParams()
@@ -169,6 +163,7 @@ class Params(Section):
     release: ReleaseParams = ReleaseParams()
     tracking: TrackingParams = TrackingParams()
     schedule: ScheduleParams = ScheduleParams()
+    up: UpParams = UpParams()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Params:
