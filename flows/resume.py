@@ -33,9 +33,7 @@ def resume(dead: Sequence[FlowRun], *, limit: int) -> list[str]:
             "(up.max_resumes) and now waits for the schedule"
         ]
     _order(newest, before + 1)
-    return [
-        f"{newest.name} was interrupted: it is taken up again, finished stages stay as they are"
-    ]
+    return [f"{newest.name} was interrupted: it is taken up again, finished stages stay"]
 
 
 def _count(tag: str) -> int:

@@ -1,4 +1,4 @@
-"""Keeps programs running: each is watched, started again when it ends or hangs, and stopped with us.
+"""Keeps programs running: each is watched, and started again when it ends or hangs.
 
 A part hangs when its address has not given a healthy answer for `hang_seconds`. Waits before a
 start double with every end of the part within `restart_minutes`; one end more than `max_restarts`
@@ -34,7 +34,8 @@ class Part:
     """One program.
 
     `health` answers with status 200 while it is well; `address` is what people open. It is started
-    once the part `needs` is well, and after `before` has returned; `after` follows its last end.
+    once the part `needs` is well, and after `before` has returned; a RagError of that counts as an
+    end. `after` follows its last end.
     """
 
     name: str
@@ -119,7 +120,11 @@ class Supervisor:
 
     def _start(self, kept: _Kept) -> None:
         part = kept.part
-        part.before()
+        try:
+            part.before()
+        except RagError as error:  # what it needs may be gone again
+            self._ended(kept, f"cannot start: {error}")
+            return
         self._log.silence(part.name)
         kept.program = processes.start(part.command, self._artifacts.root)
         kept.started = time.monotonic()
@@ -128,25 +133,23 @@ class Supervisor:
         threading.Thread(target=self._read, args=(part.name, kept.program), daemon=True).start()
 
     def _ended(self, kept: _Kept, how: str) -> None:
-        assert kept.pulse is not None
-        kept.pulse.stop()
+        if kept.pulse:
+            kept.pulse.stop()
         kept.program = kept.pulse = None
         orphans.end_orphans(self._artifacts)  # where it was the guard that was killed
         name, limit = kept.part.name, self._params.max_restarts
         self._log.show_kept(name)
         if not kept.has_worked:
-            raise RagError(
-                f"{name} does not start: it {how}; what it said is in .ragloop/logs/up.log"
-            )
+            raise RagError(f"{name} {how} before it was up; see .ragloop/logs/up.log")
         now = time.monotonic()
         since = now - 60 * self._params.restart_minutes
         kept.ends = [*(end for end in kept.ends if end > since), now]
         count = len(kept.ends)
         if count > limit:
             raise RagError(
-                f"{name} {how}, and it is the end number {count} within "
-                f"{self._params.restart_minutes:g} minutes (up.max_restarts is {limit}): everything "
-                "is stopped; .ragloop/logs/up.log has what it said. Then: ragloop up"
+                f"{name} {how}, end number {count} within "
+                f"{self._params.restart_minutes:g} minutes (up.max_restarts is {limit}): all parts "
+                "are stopped; see .ragloop/logs/up.log, then run `ragloop up`"
             )
         wait = min(self._params.backoff_seconds * 2 ** (count - 1), MAX_BACKOFF_SECONDS)
         kept.due = now + wait

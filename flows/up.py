@@ -19,7 +19,7 @@ from flows import lock, orphans, reconcile, resume, server, stores, terminal
 from flows.supervisor import Part, Supervisor
 from flows.up_log import UpLog, log_file
 from rag.artifacts import Artifacts
-from rag.errors import InputError
+from rag.errors import InputError, RagError
 from rag.params import Params
 from rag.release import store
 
@@ -78,8 +78,16 @@ def _schedule(artifacts: Artifacts, params: Params, log: UpLog, servers: Sequenc
     prefect = next((part for part in servers if part.name == "prefect"), None)
 
     def before() -> None:
-        dead = reconcile.close_dead_runs(artifacts, older_than_seconds=0)
-        for line in resume.resume(dead, limit=params.up.max_resumes):
+        import httpx
+        from prefect.exceptions import PrefectException
+
+        try:
+            dead = reconcile.close_dead_runs(artifacts, older_than_seconds=0)
+            lines = resume.resume(dead, limit=params.up.max_resumes)
+        except (httpx.HTTPError, PrefectException) as error:
+            reason = str(error) or type(error).__name__
+            raise RagError(f"Prefect's server does not answer as it should: {reason}") from error
+        for line in lines:
             log.say(f"  {line}")
 
     def after() -> None:
