@@ -1,7 +1,7 @@
 """The parts of compose.yaml from packages: PostgreSQL, both servers with their locks on, a worker.
 
-Prefect's server and MLflow's keep their data in PostgreSQL and ask who calls; the project is deployed
-to a work pool, and a worker retrains it.
+Prefect's server and MLflow's keep their data in PostgreSQL and ask who calls; the project is
+deployed to a work pool, and a worker retrains it.
 """
 
 from __future__ import annotations

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
 
-from flows import manual, server
+from flows import manual, server, up_log
 from rag.artifacts import Artifacts
 from tests.integration.conftest import TIMEOUT_SECONDS, Finished, Project
 
@@ -24,6 +24,10 @@ SCHEDULED = (
     "select state_type, state_name from flow_run "
     "where deployment_id is not null and auto_scheduled = 1 and state_type = 'COMPLETED'"
 )
+
+
+#: A run that `ragloop up` ordered in place of one that died.
+RESUMED = "select id from flow_run where tags like '%resumed:1%' and start_time is not null"
 
 
 def wait_until(is_true: Callable[[], object], what: str) -> None:
@@ -37,10 +41,41 @@ def family(pid: int) -> list[psutil.Process]:
     return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
 
 
+def is_program(process: psutil.Process, *words: str) -> bool:
+    """Whether these words, one after the other, are on its command line."""
+    try:
+        said = process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
+    return any(said[i : i + len(words)] == list(words) for i in range(len(said)))
+
+
+def log_of(project: Project) -> str:
+    return up_log.log_file(Artifacts(project.root)).read_text()
+
+
+@contextmanager
+def up(project: Project) -> Iterator[subprocess.Popen[str]]:
+    """`ragloop up`, once it serves; killed at the end."""
+    record = server.up_record(Artifacts(project.root))
+    record.unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "up"],
+        cwd=project.root,
+        env=dict(project.environment),
+        text=True,
+    )
+    try:
+        wait_until(lambda: record.exists() or process.poll() is not None, "up does not start")
+        assert process.poll() is None, log_of(project)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture(scope="module")
-def served(
-    project: Project, first_run: Finished, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[subprocess.Popen[str]]:
+def served(project: Project, first_run: Finished) -> Iterator[subprocess.Popen[str]]:
     """`ragloop up` with a short interval, and something new to train."""
     assert first_run.code == 0, first_run.err
     manual.write_changes(
@@ -52,24 +87,8 @@ def served(
             f"schedule.mlflow_port={server.free_port()}",
         ],
     )
-    log = tmp_path_factory.mktemp("up") / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "up"],
-            cwd=project.root,
-            env=dict(project.environment),
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    record = server.up_record(Artifacts(project.root))
-    wait_until(lambda: record.exists() or process.poll() is not None, "up does not start")
-    assert process.poll() is None, log.read_text()
-    yield process
-    if process.poll() is None:
-        process.kill()
-        process.wait()
-    print(log.read_text())
+    with up(project) as process:
+        yield process
 
 
 def test_both_servers_answer(project: Project, served: subprocess.Popen[str]) -> None:
@@ -117,6 +136,24 @@ def test_a_run_by_hand_uses_the_server_that_is_there(
     assert states[-1] == ("Skipped",)
 
 
+def test_a_server_that_is_killed_comes_back_and_the_schedule_goes_on(
+    project: Project, served: subprocess.Popen[str]
+) -> None:
+    address = json.loads(server.up_record(Artifacts(project.root)).read_text())["prefect"]
+    (prefect,) = [
+        process for process in family(served.pid) if is_program(process, "-m", "prefect", "server")
+    ]
+    prefect.kill()
+    prefect.wait(20)
+    wait_until(lambda: server.is_healthy(f"{address}/api/health"), "Prefect's server stays away")
+    done = len(project.prefect(SCHEDULED))
+    wait_until(lambda: len(project.prefect(SCHEDULED)) > done, "no scheduled run fires any more")
+    assert served.poll() is None
+    assert "prefect ended with exit code 137; it is started again in 1 s (1 of 5)" in log_of(
+        project
+    )
+
+
 def test_sigterm_stops_everything_and_leaves_no_run_running(
     project: Project, served: subprocess.Popen[str]
 ) -> None:
@@ -130,19 +167,66 @@ def test_sigterm_stops_everything_and_leaves_no_run_running(
     assert project.prefect("select name from flow_run where state_type = 'RUNNING'") == []
 
 
-def test_kill_9_leaves_no_process_and_the_next_start_works(
+def test_kill_9_of_everything_but_a_stage_is_made_good_by_the_next_start(
     project: Project, served: subprocess.Popen[str]
 ) -> None:
+    """A run dies in its training, guards and all; only the training itself is left, an orphan.
+
+    The next `ragloop up` ends the orphan, closes the run in both stores and takes it up again: what
+    had been finished is not done again. Nothing else would start a run here for days.
+    """
     assert served.poll() is not None
-    record = server.up_record(Artifacts(project.root))
-    record.unlink()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "up"], cwd=project.root, env=dict(project.environment)
+    artifacts = Artifacts(project.root)
+    manual.write_changes(
+        artifacts, ["schedule.interval_seconds=1000000", "chunk.overlap_sentences=0"]
     )
-    wait_until(record.exists, "up does not start again")
-    everybody = family(process.pid)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    _, alive = psutil.wait_procs(everybody, timeout=40)
-    assert not alive, [process.cmdline() for process in alive]
+    with up(project) as first:
+        address = json.loads(server.up_record(artifacts).read_text())["prefect"]
+        ordered = project.python(
+            *("-m", "prefect", "deployment", "run", "retrain/scheduled"),
+            variables={"PREFECT_API_URL": f"{address}/api"},
+        )
+        assert ordered.returncode == 0, ordered.stderr
+
+        def training() -> list[psutil.Process]:
+            return [
+                one for one in family(first.pid) if is_program(one, "-m", "rag", "train_reader")
+            ]
+
+        wait_until(training, "the reader is never trained")
+        (orphan,) = training()
+        for process in family(first.pid):
+            if process != orphan:
+                process.kill()
+        first.wait(20)
+    assert orphan.is_running(), "it has outlived its guard"
+    (died,) = project.prefect("select id, name from flow_run where state_type = 'RUNNING'")
+    began = time.monotonic()
+    with up(project) as second:
+        wait_until(lambda: project.prefect(RESUMED), "the interrupted run is not taken up again")
+        seconds = time.monotonic() - began
+        assert not orphan.is_running()
+        assert f"{died[1]} was interrupted: it is taken up again" in log_of(project)
+        closed = project.prefect(f"select state_type from flow_run where id = '{died[0]}'")
+        assert closed == [("CRASHED",)]
+        wait_until(
+            lambda: project.prefect(f"{RESUMED} and state_type = 'COMPLETED'"),
+            "the run that was taken up does not end",
+        )
+        (resumed,) = project.prefect(RESUMED)
+        tasks = dict(
+            project.prefect(
+                f"select name, state_name from task_run where flow_run_id = '{resumed[0]}'"
+            )
+        )
+        assert {tasks[name] for name in ("prepare", "chunk", "embed", "retrieve")} == {"Cached"}
+        assert (tasks["train_reader"], tasks["evaluate"]) == ("Completed", "Completed")
+        assert set(project.mlflow("select status from runs")) == {("FINISHED",)}
+        everybody = family(second.pid)
+        second.kill()
+        second.wait(20)
+        _, alive = psutil.wait_procs(everybody, timeout=40)
+        assert not alive, [process.cmdline() for process in alive]
     assert project.ragloop("releases").code == 0
+    print(f"back, and the interrupted run at work again, after {seconds:.1f} s")
+    assert seconds < 60
