@@ -17,23 +17,33 @@ _TAG = "resumed:"
 
 
 def resume(dead: Sequence[FlowRun], *, limit: int) -> list[str]:
-    """Orders a run in place of the newest dead one of a deployment; returns lines for people.
+    """Orders a run in place of the one that is to be taken up; returns lines for people."""
+    run = newest_scheduled(dead)
+    if run is None:
+        return []
+    before = times_resumed(run.tags)
+    if before >= limit:
+        return [
+            f"{run.name} was interrupted; it has been taken up {before} times (up.max_resumes) "
+            "and now waits for the schedule"
+        ]
+    _order(run, before + 1)
+    return [f"{run.name} was interrupted: it is taken up again, finished stages stay"]
+
+
+def newest_scheduled(dead: Sequence[FlowRun]) -> FlowRun | None:
+    """The newest dead run of a deployment.
 
     One is enough: whatever the others were made for, it sees the project as it is now. Runs that
     were started by hand are left to who started them.
     """
     deployed = [run for run in dead if run.deployment_id is not None]
-    if not deployed:
-        return []
-    newest = max(deployed, key=lambda run: str(run.expected_start_time or run.created))
-    before = max((_count(tag) for tag in newest.tags), default=0)
-    if before >= limit:
-        return [
-            f"{newest.name} was interrupted; it has been taken up {before} times "
-            "(up.max_resumes) and now waits for the schedule"
-        ]
-    _order(newest, before + 1)
-    return [f"{newest.name} was interrupted: it is taken up again, finished stages stay"]
+    return max(deployed, key=lambda run: str(run.expected_start_time or run.created), default=None)
+
+
+def times_resumed(tags: Sequence[str]) -> int:
+    """How often the run with these tags has been taken up before."""
+    return max((_count(tag) for tag in tags), default=0)
 
 
 def _count(tag: str) -> int:

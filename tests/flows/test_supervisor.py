@@ -39,14 +39,14 @@ serving = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Healthy)
 open("pids", "a").write(f"{os.getpid()}\\n")
 threading.Thread(target=serving.serve_forever, daemon=True).start()
 if "brief" in sys.argv:
-    time.sleep(0.6)
+    time.sleep(0.5)
     sys.exit(7)
 print("late word", flush=True)
 while True:
     time.sleep(0.2)
     print("at work", flush=True)
 """
-FAST = UpParams(check_seconds=0.1, hang_seconds=1.0, backoff_seconds=0.1, max_restarts=2)
+FAST = UpParams(check_seconds=0.1, hang_seconds=0.7, backoff_seconds=0.05, max_restarts=2)
 
 
 @dataclass
@@ -121,7 +121,7 @@ def test_a_killed_part_is_started_again_and_ready_is_said_once(tmp_path: Path) -
         wait_until(lambda: running.log().count("✓ small") == 2)
         assert len(running.pids()) == 2
         assert len(running.ready) == 1
-        assert "it is started again in 0.1 s (1 of 2)" in running.log()
+        assert "it is started again in 0.05 s (1 of 2)" in running.log()
 
 
 def test_a_part_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_one_that_cannot_stay_up_stops_all_with_the_reason(tmp_path: Path) -> No
         assert "small ended with exit code 7, end number 3 within 10 minutes" in str(error)
         assert "up.max_restarts is 2" in str(error)
         assert len(running.pids()) == 3, "started once, and twice again"
-        assert "started again in 0.1 s (1 of 2)" in running.log()
-        assert "started again in 0.2 s (2 of 2)" in running.log()
+        assert "started again in 0.05 s (1 of 2)" in running.log()
+        assert "started again in 0.1 s (2 of 2)" in running.log()
 
 
 def test_one_that_never_answers_is_not_tried_again(
