@@ -94,6 +94,27 @@ def close_dead_runs(
         return []
 
 
+def crashed_runs(artifacts: Artifacts, since: datetime) -> list[FlowRun]:
+    """Runs of this project that ended as Crashed since then: with their process told to stop."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterEndTime,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+
+    crashed = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
+        end_time=FlowRunFilterEndTime(after_=since),
+    )
+    project = store.project_id(artifacts)
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(flow_run_filter=crashed)
+    return [run for run in found if run.labels.get(store.PROJECT) == project]
+
+
 def _is_dead(tags: Mapping[str, Any]) -> bool:
     who = Identity.from_tags(tags)
     return who is not None and who.is_known_dead

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
 
 from flows import lock, orphans, reconcile, resume, server, stores, terminal
 from flows.supervisor import Part, Supervisor
@@ -35,19 +36,31 @@ def run(artifacts: Artifacts, params: Params) -> None:
     """
     stores.initialise(artifacts, params)
     with lock.hold(server.up_lock(artifacts), "ragloop up"), _stopped_by_signals():
-        server.up_record(artifacts).unlink(missing_ok=True)
+        killed_at = _take_record(artifacts)
         orphans.end_orphans(artifacts)
         servers = _servers(artifacts, params)
         _check_ports(params, servers)
         log = UpLog(log_file(artifacts), params.up)
         try:
             with _own_prefect(servers):
-                parts = [*servers, _schedule(artifacts, params, log, servers)]
+                parts = [*servers, _schedule(artifacts, params, log, servers, killed_at)]
                 Supervisor(artifacts, params.up, log).run(
                     parts, lambda: _announce(artifacts, params, log, parts)
                 )
         finally:
             log.close()
+            server.up_record(artifacts).unlink(missing_ok=True)
+
+
+def _take_record(artifacts: Artifacts) -> datetime | None:
+    """When the last `ragloop up` began to serve, if it was killed: it removes its record itself."""
+    record = server.up_record(artifacts)
+    try:
+        served = datetime.fromtimestamp(record.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
+    record.unlink()
+    return served
 
 
 def _servers(artifacts: Artifacts, params: Params) -> list[Part]:
@@ -72,21 +85,35 @@ def _servers(artifacts: Artifacts, params: Params) -> list[Part]:
     return parts
 
 
-def _schedule(artifacts: Artifacts, params: Params, log: UpLog, servers: Sequence[Part]) -> Part:
-    """The part that retrains; each of its starts begins with what its last one left."""
+def _schedule(
+    artifacts: Artifacts,
+    params: Params,
+    log: UpLog,
+    servers: Sequence[Part],
+    killed_at: datetime | None,
+) -> Part:
+    """The part that retrains; each of its starts begins with what its last one left.
+
+    A run that died with it is Running still, or Crashed since its last start, where there was time
+    to say so.
+    """
     port = server.free_port()
+    since = killed_at
     prefect = next((part for part in servers if part.name == "prefect"), None)
 
     def before() -> None:
         import httpx
         from prefect.exceptions import PrefectException
 
+        nonlocal since
         try:
-            dead = reconcile.close_dead_runs(artifacts, older_than_seconds=0)
+            crashed = reconcile.crashed_runs(artifacts, since) if since else []
+            dead = crashed + reconcile.close_dead_runs(artifacts, older_than_seconds=0)
             lines = resume.resume(dead, limit=params.up.max_resumes)
         except (httpx.HTTPError, PrefectException) as error:
             reason = str(error) or type(error).__name__
             raise RagError(f"Prefect's server does not answer as it should: {reason}") from error
+        since = datetime.now(UTC)
         for line in lines:
             log.say(f"  {line}")
 
