@@ -11,7 +11,8 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,15 +31,13 @@ def end_orphans(artifacts: Artifacts) -> int:
     dead = _dead_guards(processes.records(artifacts.root))
     if not dead:
         return 0
-    import psutil
-
     orphans = _marked(frozenset(dead))
     for orphan in orphans:
         _signal(orphan, terminate=True)
-    _, stubborn = psutil.wait_procs(orphans, timeout=GRACE_SECONDS)
+    stubborn = _await_end(orphans)
     for orphan in stubborn:
         _signal(orphan, terminate=False)
-    psutil.wait_procs(stubborn, timeout=GRACE_SECONDS)
+    _await_end(stubborn)
     for record in dead.values():
         record.unlink(missing_ok=True)
     return len(orphans)
@@ -76,6 +75,25 @@ def _marked(marks: frozenset[str]) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue  # it has just ended, or is none of ours
     return found
+
+
+def _await_end(orphans: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Waits for a while; returns those that still run. In a container nobody may reap the dead."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    left = [orphan for orphan in orphans if _is_at_work(orphan)]
+    while left and time.monotonic() < deadline:
+        time.sleep(0.05)
+        left = [orphan for orphan in left if _is_at_work(orphan)]
+    return left
+
+
+def _is_at_work(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _signal(process: psutil.Process, *, terminate: bool) -> None:
