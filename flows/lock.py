@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flows.identity import Identity
 from rag.errors import BusyError
 
 HEARTBEAT_SECONDS = 10.0
@@ -32,30 +32,11 @@ _LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Holder:
-    """Who holds the lock; `process_started` is in seconds since the epoch, `since` is UTC."""
+class Holder(Identity):
+    """Who holds the lock; `since` is UTC."""
 
-    pid: int
-    process_started: float
-    host: str
     what: str
     since: str
-
-    @property
-    def is_here(self) -> bool:
-        return self.host == platform.node()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether this very process still runs; only known on its own host."""
-        import psutil
-
-        try:
-            process = psutil.Process(self.pid)
-            is_same = abs(process.create_time() - self.process_started) < 1.0
-            return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return False
 
     def spoken(self) -> str:
         """For example `ragloop run (pid 1234 on host9, since 2026-11-22 14:03:22 UTC)`."""
@@ -187,15 +168,8 @@ def _busy(found: Holder | None) -> BusyError:
 
 
 def _this_process(what: str) -> Holder:
-    import psutil
-
-    return Holder(
-        pid=os.getpid(),
-        process_started=psutil.Process().create_time(),
-        host=platform.node(),
-        what=what,
-        since=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
-    )
+    since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return Holder(**asdict(Identity.of_this_process()), what=what, since=since)
 
 
 def _beat(path: Path, stop: threading.Event) -> None:

@@ -27,6 +27,7 @@ from flows import (
     notices,
     openlineage,
     promote,
+    reconcile,
     release_commands,
     remote,
     settings,
@@ -173,6 +174,7 @@ def tracked(
 
     tracker = RunTracker.open(artifacts, params, key=key, name=f"{flow_name}-{key[:8]}", tags=tags)
     try:
+        tracker.set_tags(reconcile.identity_tags(artifacts))
         tracker.log_params(params)
         yield tracker
     except Exception:

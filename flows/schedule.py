@@ -1,6 +1,8 @@
 """Serves the flows as Prefect deployments, on the schedules of params.yaml.
 
-    python -m flows.schedule          # `ragloop up` keeps this running
+    python -m flows.schedule [PORT]   # `ragloop up` keeps this running
+
+With a port, `/health` there says whether it still looks for runs that are due.
 
 `retrain` runs at schedule.cron, `refresh` and `prune` where they have a cron line, `watch` at
 watch.cron; `rollback` only when somebody starts it. docs/scheduling.md says what becomes of a tick
@@ -13,7 +15,9 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +27,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from flows import settings, terminal
+from flows import server, settings, terminal
 from rag.artifacts import Artifacts
 from rag.errors import InputError
 from rag.params import Params, ScheduleParams, load_params
@@ -53,6 +57,12 @@ def main() -> None:
     artifacts = Artifacts.here()
     params = load_params(artifacts.params)
     settings.configure(artifacts, params)
+    if len(sys.argv) > 1:
+        os.environ |= {
+            "PREFECT_RUNNER_SERVER_ENABLE": "true",
+            "PREFECT_RUNNER_SERVER_HOST": server.HOST,
+            "PREFECT_RUNNER_SERVER_PORT": sys.argv[1],
+        }
     from prefect.deployments.runner import RunnerDeployment
     from prefect.runner import Runner
     from prefect.types.entrypoint import EntrypointType

@@ -47,6 +47,7 @@ def take(
         return _skipped(late)
     try:
         with hold(project, params, what):
+            reconcile.label_flow_run(project)
             reconcile.close_dead_runs(project)
             reconcile.reconcile(project, params)
             why = workspace.why_in_place(project, params, is_scheduled=steps.is_scheduled())

@@ -51,7 +51,7 @@ from rag.retrieval_params import (
     Section,
     Share,
 )
-from rag.schedule_params import ScheduleParams
+from rag.schedule_params import ScheduleParams, UpParams
 from rag.yaml_input import merge_overrides, read_yaml
 
 __all__ = [
@@ -92,6 +92,7 @@ __all__ = [
     "SliceParams",
     "TrackingParams",
     "TrainingParams",
+    "UpParams",
     "load_params",
     "parse_params",
 ]
@@ -166,6 +167,7 @@ class Params(Section):
     release: ReleaseParams = ReleaseParams()
     tracking: TrackingParams = TrackingParams()
     schedule: ScheduleParams = ScheduleParams()
+    up: UpParams = UpParams()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Params:

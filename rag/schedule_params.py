@@ -1,4 +1,6 @@
-"""The section `schedule` of params.yaml: when runs start, how long they may take, and where."""
+"""The sections `schedule` and `up` of params.yaml: when runs start, how long they may take, where,
+and the servers that `ragloop up` keeps running.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
 
-from rag.retrieval_params import Section
+from rag.retrieval_params import Positive, Section
 
 StageName = Literal[
     "default",
@@ -50,6 +52,9 @@ def _time_zone(name: str) -> str:
 Cron = Annotated[str, AfterValidator(_cron)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Minutes = Annotated[float, Field(gt=0.0, strict=False)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=0)]
 
 
 class ScheduleParams(Section):
@@ -63,11 +68,23 @@ class ScheduleParams(Section):
     wait_minutes: Annotated[float, Field(ge=0.0, strict=False)] = 720.0
     stage_timeout_minutes: Mapping[StageName, Minutes] = {"default": 720.0}
     workspace: WorkspaceMode = "auto"
-    prefect_port: Annotated[int, Field(ge=1, le=65535)] = 4200
-    mlflow_port: Annotated[int, Field(ge=1, le=65535)] = 5000
+    prefect_port: Port = 4200
+    mlflow_port: Port = 5000
 
     def stage_timeout_seconds(self, stage: str) -> float | None:
         """How long a stage may take; None without a limit."""
         limits = {str(name): minutes for name, minutes in self.stage_timeout_minutes.items()}
         minutes = limits.get(stage, limits.get("default"))
         return None if minutes is None else 60.0 * minutes
+
+
+class UpParams(Section):
+    data_folder: str | None = None
+    check_seconds: Seconds = 5.0
+    hang_seconds: Seconds = 60.0
+    backoff_seconds: Seconds = 1.0
+    max_restarts: Count = 5
+    restart_minutes: Annotated[float, Field(gt=0.0)] = 10.0
+    max_resumes: Count = 3
+    log_megabytes: Positive = 10
+    log_files: Count = 5
