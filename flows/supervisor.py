@@ -8,9 +8,10 @@ before it has answered once is not tried again: what is wrong is then in the set
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -35,7 +36,7 @@ class Part:
 
     `health` answers with status 200 while it is well; `address` is what people open. It is started
     once the part `needs` is well, and after `before` has returned; a RagError of that counts as an
-    end. `after` follows its last end.
+    end. `after` follows its last end. `variables` are added to our environment.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Part:
     needs: str | None = None
     before: Callable[[], None] = _nothing
     after: Callable[[], None] = _nothing
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -126,7 +128,8 @@ class Supervisor:
             self._ended(kept, f"cannot start: {error}")
             return
         self._log.silence(part.name)
-        kept.program = processes.start(part.command, self._artifacts.root)
+        variables = {**os.environ, **part.variables}
+        kept.program = processes.start(part.command, self._artifacts.root, variables=variables)
         kept.started = time.monotonic()
         kept.is_announced = False
         kept.pulse = _Pulse(part.health, self._params.check_seconds)

@@ -70,7 +70,9 @@ def _servers(artifacts: Artifacts, params: Params) -> list[Part]:
     if not os.environ.get("PREFECT_API_URL"):
         address = f"http://{server.HOST}:{ports.prefect_port}"
         command = server.prefect_command(ports.prefect_port)
-        parts.append(Part("prefect", command, f"{address}/api/health", address))
+        # Without it the pages look for their server at port 4200, whatever port they come from.
+        pages = {"PREFECT_SERVER_UI_API_URL": f"{address}/api"}
+        parts.append(Part("prefect", command, f"{address}/api/health", address, variables=pages))
     uri = store.tracking_uri(artifacts, params)
     if uri.startswith(store.SQLITE):
         address = f"http://{server.HOST}:{ports.mlflow_port}"

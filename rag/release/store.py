@@ -97,6 +97,7 @@ def configure(artifacts: Artifacts, params: Params) -> str:
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    os.environ["MLFLOW_TRACKING_URI"] = uri  # MLflow sets it only for a URI that is new to it
     return uri
 
 

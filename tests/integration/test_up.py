@@ -124,6 +124,8 @@ def test_both_servers_answer(project: Project, served: subprocess.Popen[str]) ->
     for address in addresses.values():
         with urllib.request.urlopen(address, timeout=20) as page:
             assert page.status == 200
+    with urllib.request.urlopen(f"{addresses['prefect']}/ui-settings", timeout=20) as page:
+        assert json.load(page)["api_url"] == f"{addresses['prefect']}/api", "what its pages ask"
     assert served.poll() is None
 
 
