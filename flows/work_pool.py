@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from flows import settings
-from flows.schedule import DEPLOYMENT, schedule
+from flows.schedule import DEPLOYMENT, deployments, schedule_of
 from rag.artifacts import Artifacts
 from rag.errors import InputError
 from rag.params import load_params
@@ -55,7 +55,7 @@ def deploy(artifacts: Artifacts, pool: str) -> str:
     folder = Path.cwd() if kind == "process" else None
     deployment = retrain.to_deployment(
         name=DEPLOYMENT,
-        schedule=schedule(params.schedule),
+        schedule=schedule_of(deployments(params)[0], params.schedule),
         description=f"Retraining of {artifacts.root}",
         entrypoint_type=EntrypointType.MODULE_PATH,
         work_pool_name=pool,
