@@ -179,7 +179,8 @@ def headline(verdict: Verdict) -> str:
     if verdict.outcome == "PROMOTE":
         return f"version {verdict.version} is the champion now"
     if verdict.outcome == SKIPPED:
-        return f"nothing was trained or registered; {live}"
+        # A run that had no turn has not looked who is champion, and has no key.
+        return f"nothing was trained or registered{f'; {live}' if verdict.key else ''}"
     if verdict.outcome == SAME:
         return f"the run gives the champion, version {verdict.champion}, again"
     if verdict.outcome == PENDING:

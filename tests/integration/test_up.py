@@ -109,7 +109,7 @@ def served(project: Project, first_run: Finished) -> Iterator[subprocess.Popen[s
         Artifacts(project.root),
         [
             "reader.training.epochs=2",
-            "schedule.interval_seconds=5",
+            "schedule.interval_seconds=10",
             f"schedule.prefect_port={server.free_port()}",
             f"schedule.mlflow_port={server.free_port()}",
         ],
@@ -169,7 +169,7 @@ def test_a_scheduled_run_leaves_the_checkout_alone(
 def test_late_runs_are_skipped_but_for_the_newest(
     project: Project, served: subprocess.Popen[str]
 ) -> None:
-    """The process that starts runs stands still for three ticks."""
+    """The process that starts runs stands still for two ticks."""
     (runner,) = [
         process
         for process in family(served.pid)
@@ -182,7 +182,7 @@ def test_late_runs_are_skipped_but_for_the_newest(
     runner.suspend()
     try:
         manual.write_changes(Artifacts(project.root), ["schedule.max_lateness_minutes=0.1"])
-        time.sleep(16)
+        time.sleep(22)
     finally:
         runner.resume()
     wait_until(lambda: project.prefect(late), "no late run is skipped")
