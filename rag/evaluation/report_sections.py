@@ -11,6 +11,7 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
+from rag.evaluation import gate_words
 from rag.evaluation.charts import (
     curves_panel,
     dots_panel,
@@ -107,7 +108,7 @@ def gate(decision: Mapping[str, Any] | None) -> str:
     reasons = "".join(f"<li>{plain(reason)}</li>" for reason in decision["reasons"])
     rows = [_check(check) for check in decision["checks"]]
     shown = table(
-        ("Check", "Measured", "Must exceed", "Result"),
+        ("Check", "Measured", "Must be", "Result"),
         rows,
         style="numbers checks",
         caption="Checks of the gate",
@@ -258,12 +259,14 @@ def facts(given: Mapping[str, Any], metrics: Metrics) -> str:
 
 
 def _check(check: Mapping[str, Any]) -> str:
-    name = f"{plain(metric_name(check['metric']))}<small>{plain(check['name'])}</small>"
-    threshold = f"{check['threshold']:.1f}".replace("-", "−")
-    style, word = ("up", "passed") if check["passed"] else ("down", "failed")
+    metric = gate_words.quantity_name(check["metric"]) or metric_name(check["metric"])
+    name = f"{plain(metric)}<small>{plain(check['name'])}</small>"
+    word = gate_words.result(check)
+    style = "up" if check["passed"] else "down" if word.startswith("failed") else "same"
+    bound = plain(gate_words.bound(check)).replace("-", "−")
     return (
-        f'<tr><th scope="row">{name}</th>{cell(check, sign=check["name"] != "floor")}'
-        f'<td>{threshold}</td><td class="change {style}"><b>{word}</b></td></tr>'
+        f'<tr><th scope="row">{name}</th>{cell(check, sign=gate_words.is_change(check))}'
+        f'<td>{bound}</td><td class="change {style}"><b>{word}</b></td></tr>'
     )
 
 

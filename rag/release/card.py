@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import ReleaseError
+from rag.evaluation import gate_words
 
 Metrics = Mapping[str, Any]
 
@@ -82,17 +83,17 @@ def decision_text(decision: Mapping[str, Any], links: str = "") -> str:
     ]
     rows = [
         [
-            check_result(check) if check["passed"] else f"**{check_result(check)}**",
+            gate_words.result(check) if check["passed"] else f"**{gate_words.result(check)}**",
             check["name"],
             check["metric"],
             f"{check['value']:.1f}",
             f"{check['low']:.1f} to {check['high']:.1f}",
-            f"{check['threshold']:.1f}",
+            gate_words.bound(check),
         ]
         for check in decision["checks"]
     ]
     if rows:
-        header = ["check", "what", "metric", "value", "interval", "threshold"]
+        header = ["check", "what", "metric", "value", "interval", "must be"]
         lines += ["", markdown_table(header, rows)]
     return "\n".join(lines)
 
@@ -118,15 +119,6 @@ def run_note(metrics: Metrics | None, decision: Mapping[str, Any] | None, links:
         title = f"### Scores on {metrics['n_questions']} test questions of unseen documents"
         parts += [title, metrics_table(metrics)]
     return "\n\n".join(parts)
-
-
-def check_result(check: Mapping[str, Any]) -> str:
-    """What a check says, in a word or three."""
-    if not check.get("decides", True):
-        return "passed (to be read)" if check["passed"] else "failed (to be read)"
-    if check["passed"]:
-        return "passed"
-    return "failed" if check.get("conclusive", True) else "cannot tell"
 
 
 def interval_text(metric: Mapping[str, float] | None) -> str:

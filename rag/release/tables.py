@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rag.evaluation import gate_words
 from rag.evaluation.slices import slices_table
-from rag.release.card import check_result
 
 Table = dict[str, Any]
 Metrics = Mapping[str, Any]
@@ -56,9 +56,13 @@ def errors_table(metrics: Metrics) -> Table:
 
 def checks_table(decision: Mapping[str, Any]) -> Table:
     """A row for each check of the gate, in the order in which it judged."""
-    columns = ["result", "check", "metric", "value", "low", "high", "threshold", "says"]
+    columns = ["result", "check", "metric", "value", "low", "high", "must be", "questions"]
     data = [
-        [check_result(check), check["name"], *(check[name] for name in (*columns[2:-1], "detail"))]
+        [
+            *(gate_words.result(check), check["name"], check["metric"]),
+            *(check["value"], check["low"], check["high"]),
+            *(gate_words.bound(check), check.get("n_questions") or None),
+        ]
         for check in decision["checks"]
     ]
     return {"columns": columns, "data": data}

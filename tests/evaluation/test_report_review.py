@@ -73,7 +73,7 @@ def test_the_gate_has_the_first_word(table: pa.Table) -> None:
     assert re.search(r'<h1 class="verdict down">Rejected: ', page)
     gate = text_of(section(page, "gate"))
     assert "f1 -10.0 points against champion: &lt;not&gt; enough" in gate
-    assert "Exact match guard against champion −10.0 −20.0 to 0.0 −2.0 failed" in gate
+    assert "Exact match guard against champion −10.0 −20.0 to 0.0 above −2.0 failed" in gate
     assert section(render(table), "gate") == ""
 
 

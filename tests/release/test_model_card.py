@@ -72,7 +72,7 @@ FACTS = CardFacts(
 def test_the_card_says_how_good_how_sure_and_against_whom() -> None:
     card = model_card(FACTS)
     assert card.startswith("# ragloop 7\n\nINCONCLUSIVE: f1 +5.0 is not beyond doubt\n")
-    assert "| **cannot tell** | primary | f1 | 5.0 | 0.0 to 10.0 | 0.0 |" in card
+    assert "| **cannot tell** | primary | f1 | 5.0 | 0.0 to 10.0 | above 0.0 |" in card
     assert "| percent | tuned | untuned | oracle (upper bound) | champion |" in card
     assert "| f1 | 60.0 (55.0 to 65.0) | 12.0 (7.0 to 17.0) |" in card
     assert "Change against champion, points: f1 +5.0 (+0.0 to +10.0)." in card

@@ -42,7 +42,7 @@ def test_slices_and_errors_come_with_their_data() -> None:
 
 def test_checks_say_whether_they_decided() -> None:
     check = {"name": "guard", "metric": "f1", "value": -3.0, "low": -6.0, "high": 1.0}
-    check |= {"threshold": -2.0, "detail": "f1 -3.0"}
+    check |= {"threshold": -2.0, "n_questions": 40}
     flags = [(True, True, True), (False, True, True), (False, False, True), (False, True, False)]
     checks = [
         {**check, "passed": passed, "conclusive": conclusive, "decides": decides}
@@ -50,7 +50,7 @@ def test_checks_say_whether_they_decided() -> None:
     ]
     table = checks_table({"checks": checks})
     assert [row[0] for row in table["data"]] == [
-        *("passed", "failed", "cannot tell", "failed (to be read)")
+        *("passed", "failed", "cannot tell", "failed (decides nothing)")
     ]
-    assert table["data"][0][1:] == ["guard", "f1", -3.0, -6.0, 1.0, -2.0, "f1 -3.0"]
+    assert table["data"][0][1:] == ["guard", "f1", -3.0, -6.0, 1.0, "above -2.0", 40]
     assert len(table["columns"]) == len(table["data"][0])
