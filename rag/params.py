@@ -50,6 +50,7 @@ from rag.retrieval_params import (
     Section,
     Share,
 )
+from rag.tune_params import SearchedParams, TuneParams
 from rag.yaml_input import merge_overrides, read_yaml
 
 __all__ = [
@@ -84,11 +85,13 @@ __all__ = [
     "RetrieverParams",
     "RetrieverTrainingParams",
     "ScheduleParams",
+    "SearchedParams",
     "Section",
     "Share",
     "SliceParams",
     "TrackingParams",
     "TrainingParams",
+    "TuneParams",
     "load_params",
     "parse_params",
 ]
@@ -168,6 +171,7 @@ class Params(Section):
     )
     release: ReleaseParams = ReleaseParams()
     tracking: TrackingParams = TrackingParams()
+    tune: TuneParams = TuneParams()
     schedule: ScheduleParams = ScheduleParams()
 
     @model_validator(mode="after")
