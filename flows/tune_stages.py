@@ -4,7 +4,7 @@
     .ragloop/tune/STUDY/stages/NAME-KEY/    a finished stage: params.yaml, its log, its outputs
     .ragloop/tune/STUDY/stages/NAME-KEY.new one at work; a stage that trains resumes in it
 
-What a stage reads is what dvc.yaml lists: its params and the outputs of earlier stages, which are
+What a stage depends on is what dvc.yaml lists: params and outputs of earlier stages, which are
 linked into its folder. Nothing here lies in `data/`, so a retraining may go on beside a search. The
 test questions leave the table of questions as soon as `prepare` has made it: no later stage of a
 search can look at them. `evaluate` is never run.
@@ -142,9 +142,10 @@ class StudyStages:
         artifacts.params.write_text(text, encoding="utf-8")
         if stage.name == "prepare":
             _link(artifacts.raw, self.folder / "raw")
-        for name in stage.deps:
-            if name in self._owner:
-                _link(work / name, done[self._owner[name]] / name)
+        # All of them: dvc.yaml lists what a result depends on, not every file that is opened.
+        for name, owner in self._owner.items():
+            if owner in done and (done[owner] / name).exists():
+                _link(work / name, done[owner] / name)
         stores = {artifacts.weights_cache: self._project.weights_cache}
         stores[artifacts.vectors] = self.folder / "vectors"
         for here, there in stores.items():
