@@ -23,7 +23,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from flows import lock, manual, stores, terminal, tune_study
+from flows import lock, manual, terminal, tune_study
 from flows.key import code_hash
 from flows.snapshot import is_empty
 from flows.tune_runs import StudyRuns, TrialRun
@@ -77,7 +77,6 @@ def tune(
     folder = artifacts.state / "tune"
     with lock.hold(folder / "lock", "ragloop tune"):
         manual.check_models(artifacts, params)
-        stores.initialise(artifacts, params)
         data_hash = folder_hash(artifacts.raw)
         name = study_name(artifacts, params, dimensions, data_hash)
         stages = StudyStages(artifacts, folder / name, LAST_STAGE[params.tune.objective])
