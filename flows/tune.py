@@ -11,27 +11,25 @@ a lock of its own and writes below `.ragloop/tune/` only, so a retraining may ru
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from flows import lock, manual, terminal, tune_study
 from flows.key import code_hash
 from flows.snapshot import is_empty
+from flows.tune_result import dev_value, evaluations, found, history_of, trial_values
 from flows.tune_runs import StudyRuns, TrialRun
 from flows.tune_stages import StudyStages, folder_hash, settings_read
 from rag.artifacts import Artifacts
 from rag.errors import DataError, RagError
 from rag.params import Params
-from rag.reading.reader import read_manifest
 from rag.records import sorted_json
 from rag.search_space import (
     LAST_STAGE,
@@ -65,8 +63,8 @@ def tune(
 ) -> dict[str, Any]:
     """Searches until the study has `trials` that ended, or time is up; returns what came of it.
 
-    See `found` for the result. Raises BusyError while another search of this project runs, and
-    RagError where no trial completes.
+    See `tune_result.found` for the result. Raises BusyError while another search of this project
+    runs, and RagError where no trial completes.
     """
     dimensions = search_space(params)
     if is_empty(artifacts.raw):
@@ -124,43 +122,6 @@ def study_name(
     }
     digest = hashlib.sha256(sorted_json(made_from).encode()).hexdigest()
     return f"tune{digest[:_KEY_LENGTH]}"
-
-
-def found(study: optuna.Study, params: Params, dimensions: tuple[Dimension, ...]) -> dict[str, Any]:
-    """What the study knows: the best trial, the current values' own, importance, every trial.
-
-    RagError where no trial has completed.
-    """
-    ended = sorted(tune_study.finished(study), key=lambda item: tune_study.position(study, item))
-    best = tune_study.best(study)
-    if best is None:
-        failed = [tune_study.error_of(item) for item in ended if tune_study.error_of(item)]
-        raise RagError(failed[-1] if failed else "no trial has completed; give it more time")
-
-    def row(item: FrozenTrial) -> dict[str, Any]:
-        return {
-            "trial": tune_study.position(study, item),
-            "state": item.state.name.lower(),
-            "value": item.value,
-            "params": _values(dimensions, item.params),
-            **({"error": tune_study.error_of(item)} if tune_study.error_of(item) else {}),
-        }
-
-    rows = [row(item) for item in ended]
-    now = current_values(params, dimensions)
-    current = [item for item in rows if now and item["params"] == _values(dimensions, now)]
-    return {
-        "study": study.study_name,
-        "metric": METRIC[params.tune.objective],
-        "trials": {
-            state: sum(item["state"] == state for item in rows)
-            for state in ("complete", "pruned", "fail")
-        },
-        "best": row(best),
-        "current": current[0] if current else None,
-        "importance": tune_study.importance(study),
-        "rows": rows,
-    }
 
 
 class _Search:
@@ -231,7 +192,7 @@ class _Search:
 
     def _try(self, trial: optuna.Trial) -> None:
         number = int(trial.user_attrs["position"])
-        values = _values(self._dimensions, trial.params)
+        values = trial_values(self._dimensions, trial.params)
         with _shown(f"trial {number}", alone=self._params.tune.workers == 1) as say:
             run = self._runs.trial(number, values)
             try:
@@ -246,7 +207,7 @@ class _Search:
             except RagError as error:
                 tune_study.fail(self._study, trial, error)
                 run.finish("failed")
-                say(f"failed: {error}")
+                say(f"failed: {error}", failed=True)
             else:
                 self._study.tell(trial, value)
                 run.finish("completed")
@@ -285,40 +246,8 @@ class _Search:
         return time.monotonic() > self._deadline
 
 
-def history_of(artifacts: Artifacts, objective: str) -> Path:
-    """The curve that the last stage of a trial writes."""
-    return artifacts.history if objective == "reader" else artifacts.retriever_history
-
-
-def evaluations(history: Path, metric: str) -> list[tuple[int, float]]:
-    """The dev evaluations that a curve holds so far, counted: the untrained state is number 0.
-
-    Counted rather than by their step, so that trials of other batch sizes can be compared.
-    """
-    try:
-        lines = history.read_text(encoding="utf-8").split("\n")[:-1]
-    except FileNotFoundError:
-        return []
-    rows = [row for row in map(json.loads, lines) if metric in row]
-    first = 0 if rows and rows[0]["step"] == 0 else 1
-    return [(number, float(row[metric])) for number, row in enumerate(rows, start=first)]
-
-
-def dev_value(artifacts: Artifacts, objective: str) -> float:
-    """The dev metric of what the last stage kept, in percent."""
-    if objective == "reader":
-        return float(read_manifest(artifacts.reader)["dev"][METRIC[objective]])
-    report = artifacts.query_encoder / "training.json"
-    after = json.loads(report.read_text(encoding="utf-8"))["dev"]["after"]
-    return float(after[METRIC[objective].removeprefix("dev_")])
-
-
 def _is_read(key: str, read: Mapping[str, Any]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in read)
-
-
-def _values(dimensions: tuple[Dimension, ...], sampled: Mapping[str, Any]) -> dict[str, Any]:
-    return {item.key: item.value(sampled[item.key]) for item in dimensions if item.key in sampled}
 
 
 def _spoken(values: Mapping[str, Any]) -> str:
@@ -326,12 +255,20 @@ def _spoken(values: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _shown(name: str, *, alone: bool) -> Iterator[Any]:
+def _shown(name: str, *, alone: bool) -> Iterator[Callable[..., None]]:
     """One line for a trial when it has ended; with a spinner where no other trial has one."""
-    if alone:
-        with terminal.step(name) as step:
-            yield step.finish
+    if not alone:
+
+        def say(detail: str, *, failed: bool = False) -> None:
+            terminal.say(f"  {'[red]✗[/]' if failed else '[green]✓[/]'} {name:16} {detail}")
+
+        yield say
         return
-    said: list[str] = []
-    yield said.append
-    terminal.say(f"  {name:16} {' '.join(said)}")
+    with terminal.step(name) as step:
+
+        def finish(detail: str, *, failed: bool = False) -> None:
+            step.finish(detail)
+            if failed:
+                step.mark = "failed"
+
+        yield finish

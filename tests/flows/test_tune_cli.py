@@ -1,4 +1,4 @@
-"""flows/tune_cli.py and the pure parts of flows/tune.py."""
+"""flows/tune_cli.py and the pure parts of flows/tune.py and flows/tune_result.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows import tune, tune_cli
+from flows import tune, tune_cli, tune_result
 from rag.artifacts import Artifacts
 from rag.errors import BusyError, DataError
 from rag.params import load_params
@@ -72,7 +72,7 @@ def test_a_study_goes_on_until_something_changes_that_trials_depend_on(project: 
 
 def test_evaluations_are_counted_and_a_torn_line_waits(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
-    assert tune.evaluations(path, "dev_f1") == []
+    assert tune_result.evaluations(path, "dev_f1") == []
     rows: list[dict[str, float]] = [
         {"step": 10, "loss": 2.0},
         {"step": 14, "dev_f1": 20.5, "dev_exact_match": 3.0},
@@ -80,9 +80,9 @@ def test_evaluations_are_counted_and_a_torn_line_waits(tmp_path: Path) -> None:
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     path.write_text(text + '{"step": 42, "dev_')
-    assert tune.evaluations(path, "dev_f1") == [(1, 20.5), (2, 31.0)]
+    assert tune_result.evaluations(path, "dev_f1") == [(1, 20.5), (2, 31.0)]
     path.write_text('{"step": 0, "dev_recall@5": 60.0}\n{"step": 9, "dev_recall@5": 64.0}\n')
-    assert tune.evaluations(path, "dev_recall@5") == [(0, 60.0), (1, 64.0)]
+    assert tune_result.evaluations(path, "dev_recall@5") == [(0, 60.0), (1, 64.0)]
 
 
 def test_the_diff_is_what_apply_writes_and_comments_stay(project: Artifacts) -> None:

@@ -128,7 +128,6 @@ def poison_test_questions(project: Path) -> int:
     for row in rows:
         if row["id"] in chosen:
             row["question"] = f"{POISON} {row['id']}?"
-            row["answers"] = [POISON] * len(row["answers"])
             poisoned += 1
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return poisoned
