@@ -223,7 +223,8 @@ def test_the_evaluation_is_logged_once_and_whole(project: Artifacts) -> None:
     assert {"language", "question_type", "gold_rank"} <= {row["dimension"] for row in shown}
     assert not [name for name in metrics if "language" in name], "slices are no metrics"
     listed = json.loads(stored(tracker).data.tags["mlflow.loggedArtifacts"])
-    assert [item["path"] for item in listed] == ["answers.json", "slices.json"]
+    tables = ["answers.json", "scores.json", "slices.json", "errors.json"]
+    assert [item["path"] for item in listed] == tables
     for name in ("report.html", "metrics.json", "predictions.parquet", "plots/curve.json"):
         assert artifact(tracker, name).is_file()
 
