@@ -198,19 +198,20 @@ class _Search:
             try:
                 value = self._value(trial, run, values)
             except _Pruned:
-                self._study.tell(trial, state=TrialState.PRUNED)
                 run.finish("pruned")
+                self._study.tell(trial, state=TrialState.PRUNED)
                 say(f"pruned       {_spoken(values)}")
             except _Stopped:
                 run.finish("stopped")
                 say("stopped")
             except RagError as error:
-                tune_study.fail(self._study, trial, error)
                 run.finish("failed")
+                tune_study.fail(self._study, trial, error)
                 say(f"failed: {error}", failed=True)
             else:
-                self._study.tell(trial, value)
+                # Killed before the store knows, the trial is asked again and logs the same.
                 run.finish("completed")
+                self._study.tell(trial, value)
                 self._runs.log_best(number, tune_study.best(self._study))
                 say(f"{METRIC[self._params.tune.objective]} {value:6.2f}  {_spoken(values)}")
 
@@ -258,9 +259,11 @@ def _spoken(values: Mapping[str, Any]) -> str:
 def _shown(name: str, *, alone: bool) -> Iterator[Callable[..., None]]:
     """One line for a trial when it has ended; with a spinner where no other trial has one."""
     if not alone:
+        from rich.markup import escape
 
         def say(detail: str, *, failed: bool = False) -> None:
-            terminal.say(f"  {'[red]✗[/]' if failed else '[green]✓[/]'} {name:16} {detail}")
+            mark = "[red]✗[/]" if failed else "[green]✓[/]"
+            terminal.say(f"  {mark} {name:16} {escape(detail)}")
 
         yield say
         return

@@ -84,11 +84,8 @@ class StudyRuns:
 
     def log_best(self, number: int, best: FrozenTrial | None) -> None:
         """The best value so far, at the trial it was known after."""
-        from mlflow import MlflowClient
-
         if best is not None and best.value is not None:
-            name = metric_name("best", METRIC[self._params.tune.objective].removeprefix("dev_"))
-            MlflowClient().log_metric(self._tracker.run_id, name, best.value, step=number)
+            self._log_best(best.value, number)
 
     def finish(self, result: Mapping[str, Any] | None) -> None:
         """Ends the study's run with its result; without one as stopped."""
@@ -97,4 +94,11 @@ class StudyRuns:
         if result is not None:
             MlflowClient().log_dict(self._tracker.run_id, dict(result), "study.json")
             self._tracker.set_tags({"best_trial": str(result["best"]["trial"])})
+            self._log_best(result["best"]["value"], max(row["trial"] for row in result["rows"]))
         self._tracker.finish("FINISHED" if result is not None else "KILLED")
+
+    def _log_best(self, value: float, step: int) -> None:
+        from mlflow import MlflowClient
+
+        name = metric_name("best", METRIC[self._params.tune.objective].removeprefix("dev_"))
+        MlflowClient().log_metric(self._tracker.run_id, name, value, step=step)

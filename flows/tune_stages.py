@@ -98,7 +98,9 @@ class StudyStages:
 
     def drop_unfinished(self, params: Params) -> None:
         """Removes what a trial that will not go on has left of its last stage."""
-        shutil.rmtree(_at_work(self._place(params)), ignore_errors=True)
+        place = self._place(params)
+        with self._locks[place.name]:  # another trial of the same params may be at work in it
+            shutil.rmtree(_at_work(place), ignore_errors=True)
 
     def _place(self, params: Params) -> Path:
         """The folder of the last stage with these params, whether it is there or not."""
@@ -133,11 +135,13 @@ class StudyStages:
         return place
 
     def _furnish(self, stage: _Stage, params: Params, done: Mapping[str, Path], work: Path) -> None:
-        """Params, inputs and stores in the stage's folder; what a killed one left stays."""
+        """Params, inputs and stores in the stage's folder.
+
+        Of what a killed one left, its checkpoints stay and its outputs go, as DVC has it.
+        """
         artifacts = Artifacts(work)
-        artifacts.data.mkdir(parents=True, exist_ok=True)
-        for path in (artifacts.history, artifacts.retriever_history):
-            path.unlink(missing_ok=True)  # written anew, also by a training that is resumed
+        shutil.rmtree(artifacts.data, ignore_errors=True)
+        artifacts.data.mkdir(parents=True)
         text = yaml.safe_dump(params.model_dump(mode="json", exclude={"tune"}), sort_keys=False)
         artifacts.params.write_text(text, encoding="utf-8")
         if stage.name == "prepare":
