@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import history_cli, lineage_cli, release_cli
+from flows import history_cli, lineage_cli, release_cli, tune_cli
 from flows.export_cli import export
 from flows.index_cli import index
 from flows.options import AsJson, Debug, Wait, print_json, project
@@ -41,6 +41,7 @@ app.command()(refresh)
 history_cli.register(app)
 release_cli.register(app)
 lineage_cli.register(app)
+tune_cli.register(app)
 
 Limit = Annotated[int, typer.Option("--limit", "-k", min=1, help="How many passages to show.")]
 

@@ -93,6 +93,15 @@ def import_data(
 
 def write_changes(artifacts: Artifacts, changes: Sequence[str]) -> None:
     """Writes `section.key=value` into params.yaml and keeps its comments; all of them or none."""
+    written = changed_text(artifacts, changes)
+    temporary = artifacts.params.with_suffix(".yaml.tmp")
+    temporary.write_text(written, encoding="utf-8")
+    temporary.replace(artifacts.params)
+    terminal.say(f"  [dim]written to {artifacts.params.name}:[/] {', '.join(changes)}")
+
+
+def changed_text(artifacts: Artifacts, changes: Sequence[str]) -> str:
+    """params.yaml as `write_changes` would leave it; ParamsError where it would be invalid."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
@@ -111,10 +120,7 @@ def write_changes(artifacts: Artifacts, changes: Sequence[str]) -> None:
     yaml.dump(tree, text)
     written = text.getvalue()
     parse_params(YAML(typ="safe").load(written), source=artifacts.params.name)
-    temporary = artifacts.params.with_suffix(".yaml.tmp")
-    temporary.write_text(written, encoding="utf-8")
-    temporary.replace(artifacts.params)
-    terminal.say(f"  [dim]written to {artifacts.params.name}:[/] {', '.join(changes)}")
+    return written
 
 
 def _write_null(representer: Any, _: None) -> Any:

@@ -1,4 +1,8 @@
-"""`python -m rag STAGE`: one stage, as DVC calls it, in the project's folder."""
+"""`python -m rag STAGE`: one stage, as DVC calls it, in the project's folder.
+
+`RAGLOOP_ROOT` names another folder for params.yaml and data/; models that params.yaml names by a
+relative path are still looked for from the working directory.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 
 from rag.artifacts import Artifacts
 from rag.errors import InputError, RagError
@@ -17,6 +22,8 @@ from rag.finetune.workers import is_started_by_a_launcher, joined, launch, rank
 from rag.params import Params, load_params
 from rag.stages import STAGES, run_stage
 
+#: The folder that a stage works in, where it is not the working directory.
+ROOT_VARIABLE = "RAGLOOP_ROOT"
 _TRAINING = ("train_retriever", "train_reader")
 
 
@@ -55,7 +62,7 @@ def run(stage: str) -> None:
     Where a launcher has started several of us, all train together and one does everything else.
     """
     _quiet_libraries()
-    artifacts = Artifacts.here()
+    artifacts = Artifacts(Path(os.environ.get(ROOT_VARIABLE) or Path.cwd()))
     params = load_params(artifacts.params)
     processes = _training_processes(stage, params)
     if processes > 1 and not is_started_by_a_launcher():

@@ -52,6 +52,7 @@ from rag.retrieval_params import (
     Share,
 )
 from rag.schedule_params import ScheduleParams, UpParams
+from rag.tune_params import SearchedParams, TuneParams
 from rag.yaml_input import merge_overrides, read_yaml
 
 __all__ = [
@@ -87,11 +88,13 @@ __all__ = [
     "RetrieverParams",
     "RetrieverTrainingParams",
     "ScheduleParams",
+    "SearchedParams",
     "Section",
     "Share",
     "SliceParams",
     "TrackingParams",
     "TrainingParams",
+    "TuneParams",
     "UpParams",
     "load_params",
     "parse_params",
@@ -166,6 +169,7 @@ class Params(Section):
     data: DataParams = DataParams()
     release: ReleaseParams = ReleaseParams()
     tracking: TrackingParams = TrackingParams()
+    tune: TuneParams = TuneParams()
     schedule: ScheduleParams = ScheduleParams()
     up: UpParams = UpParams()
 

@@ -22,9 +22,15 @@ MAX_LINES = 300
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("rag.errors",),
     ("rag.problem_lines", "rag.yaml_input", "rag.retrieval_params"),
-    ("rag.reader_params", "rag.gate_params", "rag.data_params", "rag.schedule_params"),
+    (
+        "rag.reader_params",
+        "rag.gate_params",
+        "rag.data_params",
+        "rag.schedule_params",
+        "rag.tune_params",
+    ),
     ("rag.records", "rag.artifacts", "rag.params", "rag.weights", "rag.progress"),
-    ("rag.corpus",),
+    ("rag.corpus", "rag.search_space"),
     ("rag.retrieval",),
     ("rag.reading",),
     ("rag.finetune",),
