@@ -16,6 +16,7 @@ from flows.doctor_checks.finding import LEVELS, Check, Finding, Site, WaitsFor
 from rag.artifacts import Artifacts
 from rag.errors import InputError
 from rag.params import Params, load_params
+from rag.release.redaction import without_credentials
 
 _MARKS = {"ok": "[green]✓[/]", "skip": "[dim]·[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
 _NAME_WIDTH = max(len(check.name) for check in CHECKS)
@@ -46,14 +47,15 @@ def examine(site: Site, only: Sequence[str] = ()) -> list[Finding]:
 def look(check: Check, site: Site) -> Finding:
     """What one check finds, whatever happens in it."""
     try:
-        return replace(check.look(site), name=check.name)
+        found = check.look(site)
+        return replace(found, name=check.name, message=without_credentials(found.message))
     except WaitsFor as other:
         return Finding("skip", f"cannot be looked at before `{other}` is mended", name=check.name)
     except Exception as error:  # noqa: BLE001
         said = " ".join(str(error).split())[:200]
         return Finding(
             "fail",
-            f"the check itself failed: {type(error).__name__}: {said}",
+            f"the check itself failed: {type(error).__name__}: {without_credentials(said)}",
             f"ragloop doctor --only {check.name} --debug",
             check.name,
         )

@@ -31,7 +31,10 @@ def look_at_data(site: Site) -> Finding:
         digest = str(yaml.safe_load(record.read_text(encoding="utf-8"))["outs"][0]["md5"])
         if not (root / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]).is_file():
             problems.append(
-                fail("data/raw/ is empty, and DVC's cache has none of what raw.dvc records", "dvc pull")
+                fail(
+                    "data/raw/ is empty, and DVC's cache has none of what raw.dvc records",
+                    "dvc pull",
+                )
             )
     locked = root / "dvc.lock"
     if not locked.is_file():
@@ -76,7 +79,9 @@ def look_at_remote(site: Site) -> Finding:
         path = Path(parts.path if parts.scheme else url).expanduser()
         path = path if path.is_absolute() else (folder / path).resolve()
         if not path.is_dir():
-            return fail(f"DVC's remote {name} is {path}, which is missing", f"mkdir {path}; dvc push")
+            return fail(
+                f"DVC's remote {name} is {path}, which is missing", f"mkdir {path}; dvc push"
+            )
         return ok(f"{name}: {path}")
     address = _address(parts.scheme, parts.hostname, parts.port, remote)
     if address is None:

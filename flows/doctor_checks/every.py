@@ -1,8 +1,18 @@
-"""Every check by name, in the order in which they are printed: the ground first, then what stands on it."""
+"""Every check by name, in the order in which they are printed: the ground before what stands on it."""
 
 from __future__ import annotations
 
-from flows.doctor_checks import data, exposure, machine, project, releases, room, schedule, software
+from flows.doctor_checks import (
+    data,
+    exposure,
+    index,
+    machine,
+    project,
+    releases,
+    room,
+    schedule,
+    software,
+)
 from flows.doctor_checks.finding import Check
 
 CHECKS: tuple[Check, ...] = (
@@ -16,8 +26,8 @@ CHECKS: tuple[Check, ...] = (
     Check("switch", "no switch was cut short", releases.look_at_switch),
     Check("champion", "alias, version and ledger agree", releases.look_at_champion),
     Check("bundle", "the champion's files are unaltered", releases.look_at_bundle),
-    Check("index", "the champion's index is whole", releases.look_at_index),
-    Check("encoder", "questions meet the encoder of the passages", releases.look_at_encoder),
+    Check("index", "the champion's index is whole", index.look_at_index),
+    Check("encoder", "questions meet the encoder of the passages", index.look_at_encoder),
     Check("schedule", "served, planned and fired", schedule.look_at_schedule),
     Check("runs", "none is called running that is dead", schedule.look_at_runs),
     Check("locks", "free, or held by the living", machine.look_at_locks),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from flows import server
@@ -31,14 +31,16 @@ def look_at_listening(site: Site) -> Finding:
     schedule = site.params.schedule
     ports = {
         schedule.prefect_port: ("Prefect", "api/admin/version", "PREFECT_SERVER_API_AUTH_STRING"),
-        schedule.mlflow_port: ("MLflow", "ajax-api/2.0/mlflow/server-info", "--app-name basic-auth"),
+        schedule.mlflow_port: (
+            "MLflow",
+            "ajax-api/2.0/mlflow/server-info",
+            "--app-name basic-auth",
+        ),
     }
     open_to = {
-        item.laddr.port: item.laddr.ip
-        for item in psutil.net_connections(kind="tcp")
-        if item.status == psutil.CONN_LISTEN
-        and item.laddr.port in ports
-        and not item.laddr.ip.startswith(_LOOPBACK)
+        port: address
+        for address, port in _listening(psutil.net_connections(kind="tcp"))
+        if port in ports and not address.startswith(_LOOPBACK)
     }
     problems = []
     for port, address in sorted(open_to.items()):
@@ -93,6 +95,13 @@ def _in_dvc(root: Path) -> Iterator[Finding]:
             )
 
 
+def _listening(connections: Iterable[Any]) -> Iterator[tuple[str, int]]:
+    """Address and port of every socket that waits for callers."""
+    for item in connections:
+        if item.status == "LISTEN" and item.laddr:
+            yield item.laddr.ip, item.laddr.port
+
+
 def _asks_who(port: int, page: str) -> bool:
     """Whether a server refuses a caller without a name."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -100,6 +109,6 @@ def _asks_who(port: int, page: str) -> bool:
         opener.open(f"http://{server.HOST}:{port}/{page}", timeout=_ASK_SECONDS).close()
     except urllib.error.HTTPError as error:
         return error.code in _REFUSED
-    except (OSError, socket.timeout, ValueError):
+    except (OSError, ValueError):
         return False  # no HTTP, or no answer: nothing shows that it asks
     return False

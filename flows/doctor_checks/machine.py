@@ -199,7 +199,9 @@ def look_at_processes(site: Site) -> Finding:
             if _is_orphan(process, holders):
                 said = " ".join(command[1:5])
                 problems.append(
-                    fail(f"process {process.pid} ({said}) has lost its parent", f"kill {process.pid}")
+                    fail(
+                        f"process {process.pid} ({said}) has lost its parent", f"kill {process.pid}"
+                    )
                 )
         except (psutil.Error, OSError):
             continue  # it has ended, or is somebody else's

@@ -1,4 +1,4 @@
-"""What is live: alias, version, files, index and encoder agree, and the ledger tells it all."""
+"""What is live: alias, version and files agree, and the ledger tells all that happened."""
 
 from __future__ import annotations
 
@@ -85,85 +85,6 @@ def look_at_bundle(site: Site) -> Finding:
     return worst(problems, f"{len(files)} files, {hashed / _MEGABYTE:.1f} MB compared")
 
 
-def look_at_index(site: Site) -> Finding:
-    """The champion's index opens, is of its vectors, and gives the canaries back."""
-    if site.served is None:
-        return ok(_NONE_YET)
-    release, bundle = site.served
-    from rag.artifacts import Artifacts
-    from rag.params import load_params
-    from rag.reading.answerer import served_index
-    from rag.release.switch import collection_alias
-    from rag.retrieval.embeddings import read_facts
-    from rag.retrieval.index import index_name, open_index
-
-    released = Artifacts(bundle, state_folder=site.artifacts.state)
-    rebuild = "ragloop index rebuild --champion"
-    try:
-        own = load_params(released.params)
-        facts = read_facts(released.embeddings)
-    except (RagError, OSError):
-        raise WaitsFor("bundle") from None
-    index = served_index(released, own)
-    name = index_name(index, facts)
-    problems = []
-    try:
-        open_index(index, released.index_folder, facts).close()
-    except RagError as error:
-        problems.append(fail(str(error).partition("; run:")[0], rebuild))
-    if release.index is not None and release.index != name:
-        problems.append(
-            fail(
-                f"version {release.version} names the index {release.index}, its vectors are "
-                f"those of {name}",
-                rebuild,
-            )
-        )
-    if site.params.index.kind == "server":
-        from rag.retrieval.index_alias import alias_target
-
-        alias = collection_alias(site.params)
-        target = alias_target(site.params.index, alias)
-        if target != release.index:
-            remedy = f"ragloop rollback {release.version}"
-            problems.append(
-                fail(f"{alias} on Qdrant points at {target}, not {release.index}", remedy)
-            )
-    return worst(problems, f"{name}: {facts.count} points, canaries as expected")
-
-
-def look_at_encoder(site: Site) -> Finding:
-    """Questions are encoded by what encoded the passages: the fingerprints agree."""
-    if site.served is None:
-        return ok(_NONE_YET)
-    release, bundle = site.served
-    from rag.artifacts import Artifacts
-    from rag.params import load_params
-    from rag.retrieval.embeddings import read_facts
-    from rag.retrieval.encoder import Encoder
-
-    released = Artifacts(bundle, state_folder=site.artifacts.state)
-    try:
-        own = load_params(released.params).retriever
-        facts = read_facts(released.embeddings)
-    except (RagError, OSError):
-        raise WaitsFor("bundle") from None
-    try:
-        found = Encoder(own, released.weights_cache, folder=released.retriever).passage_fingerprint
-    except RagError as error:
-        return fail(
-            f"the encoder of version {release.version} cannot be had: {error}",
-            "ragloop doctor --only weights",
-        )
-    if found != facts.encoder:
-        return fail(
-            f"version {release.version} has vectors of the encoder {facts.encoder[:12]}, on this "
-            f"machine {own.model} is {found[:12]}",
-            f"put the weights of {own.model} back, or: ragloop run --force",
-        )
-    return ok(f"{own.model} is {found[:12]}, as when the vectors were made")
-
-
 def look_at_ledger(site: Site) -> Finding:
     """The chain of decisions is whole, to the last row that was written."""
     from rag.errors import ReleaseError
@@ -173,7 +94,9 @@ def look_at_ledger(site: Site) -> Finding:
     try:
         rows = ledger.read(path)
     except ReleaseError as error:
-        return fail(str(error), f"restore {path} and {path.with_suffix('.head').name} from a backup")
+        return fail(
+            str(error), f"restore {path} and {path.with_suffix('.head').name} from a backup"
+        )
     problems = []
     if path.exists() and not os.access(path, os.W_OK):
         problems.append(fail(f"{path} cannot be written", f"chmod u+w {path}"))

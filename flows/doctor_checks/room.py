@@ -77,7 +77,9 @@ def _reached(site: Site) -> set[str]:
             names |= names_of_bundle(site.artifacts, bundle)
     with contextlib.suppress(IndexMismatchError):  # nothing is embedded yet
         facts = read_facts(site.artifacts.embeddings)
-        names |= {index_name(own, facts) for own in (site.params.index, site.params.index.in_process())}
+        names |= {
+            index_name(own, facts) for own in (site.params.index, site.params.index.in_process())
+        }
     return names
 
 

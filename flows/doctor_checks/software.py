@@ -31,7 +31,9 @@ def look_at_versions(site: Site) -> Finding:
 
     if not SpecifierSet(python).contains(platform.python_version()):
         found = platform.python_version()
-        problems.append(fail(f"Python {found} is not {python}", "make install PYTHON=/path/to/python"))
+        problems.append(
+            fail(f"Python {found} is not {python}", "make install PYTHON=/path/to/python")
+        )
     for requirement, is_optional in wanted:
         try:
             found = metadata.version(requirement.name)

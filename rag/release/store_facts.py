@@ -1,6 +1,6 @@
-"""What the MLflow store holds, looked at without changing it: an onlooker makes and migrates nothing.
+"""What the MLflow store holds, looked at without changing it.
 
-MLflow's own client creates a store that is missing, so a SQL store is read by plain queries on a
+An onlooker makes and migrates nothing. MLflow's own client creates a store that is missing, so a SQL store is read by plain queries on a
 connection that cannot write; only a tracking server is asked through the client. Nothing here
 imports MLflow where the store is a database.
 """
@@ -81,11 +81,11 @@ def read_store(artifacts: Artifacts, params: Params) -> StoreFacts:
 def schema_revision(uri: str) -> str | None:
     """The migration that a SQL store is at; None where it has no such table."""
     with connected(uri) as database:
-        from sqlalchemy.exc import SQLAlchemyError
+        from sqlalchemy.exc import OperationalError, ProgrammingError
 
         try:
             row = _query(database, "select version_num from alembic_version")
-        except SQLAlchemyError:
+        except (OperationalError, ProgrammingError):
             return None
         return str(row[0][0]) if row else None
 
@@ -137,9 +137,9 @@ def connected(uri: str) -> Iterator[Connection]:
         else:
             timeout = {"connect_timeout": _CONNECT_SECONDS} if "postgres" in uri else {}
             engine = create_engine(uri, poolclass=NullPool, connect_args=timeout)
+            if engine.dialect.name == "postgresql":
+                engine = engine.execution_options(postgresql_readonly=True)
         with engine.connect() as connection:
-            if not uri.startswith(SQLITE):
-                connection = connection.execution_options(postgresql_readonly=True)
             yield connection
     except (SQLAlchemyError, ImportError) as error:
         reason = without_credentials(str(error)).partition("\n")[0]
@@ -180,7 +180,9 @@ def _read_tables(database: Connection, name: str, project: str | None) -> StoreF
         )
     }
     aliases = _query(
-        database, "select alias, version from registered_model_aliases where name = :name", name=name
+        database,
+        "select alias, version from registered_model_aliases where name = :name",
+        name=name,
     )
     heads = _query(
         database,
@@ -203,7 +205,7 @@ def _read_tables(database: Connection, name: str, project: str | None) -> StoreF
     return StoreFacts(
         aliases={alias: str(version) for alias, version in aliases},
         versions=versions,
-        locations={model: location for model, location in locations},
+        locations=dict(map(tuple, locations)),
         runs=tuple(
             RunFacts(run_id, status, start / 1000, end / 1000 if end else None)
             for run_id, status, start, end in runs
