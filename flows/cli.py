@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import doctor_cli, history_cli, release_cli
+from flows import doctor_cli, history_cli, metrics_cli, release_cli
 from flows.export_cli import export
 from flows.index_cli import index
 from flows.options import AsJson, Debug, print_json, project
@@ -38,6 +38,7 @@ app.add_typer(review, name="review")
 app.command()(export)
 doctor_cli.register(app)
 history_cli.register(app)
+metrics_cli.register(app)
 release_cli.register(app)
 
 Limit = Annotated[int, typer.Option("--limit", "-k", min=1, help="How many passages to show.")]

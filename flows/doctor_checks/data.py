@@ -73,26 +73,28 @@ def look_at_remote(site: Site) -> Finding:
     url = config.get(f"remote.{name}", {}).get("url")
     if url is None:
         return fail(f"DVC's remote {name} has no url", f"dvc remote add --force {name} URL")
-    remote = config[f"remote.{name}"]
+    return _reach(name, url, config[f"remote.{name}"], folder)
+
+
+def _reach(name: str, url: str, remote: Mapping[str, str], folder: Path) -> Finding:
+    """Whether a remote is there; `folder` is the one that its path is relative to."""
     parts = urlsplit(url)
     if not parts.scheme or parts.scheme in ("file", "local"):
         path = Path(parts.path if parts.scheme else url).expanduser()
         path = path if path.is_absolute() else (folder / path).resolve()
-        if not path.is_dir():
-            return fail(
-                f"DVC's remote {name} is {path}, which is missing", f"mkdir {path}; dvc push"
-            )
-        return ok(f"{name}: {path}")
+        if path.is_dir():
+            return ok(f"{name}: {path}")
+        return fail(f"DVC's remote {name} is {path}, which is missing", f"mkdir {path}; dvc push")
     address = _address(parts.scheme, parts.hostname, parts.port, remote)
     if address is None:
         return ok(f"{name}: {parts.scheme}, not looked at")
+    spoken = f"{address[0]}:{address[1]}"
     try:
         socket.create_connection(address, timeout=_CONNECT_SECONDS).close()
     except OSError as error:
-        spoken = f"{address[0]}:{address[1]}"
         remedy = f"check the network and: dvc remote modify {name} endpointurl URL"
         return fail(f"DVC's remote {name} cannot be reached at {spoken} ({error})", remedy)
-    return ok(f"{name}: {parts.scheme} at {address[0]}:{address[1]} answers")
+    return ok(f"{name}: {parts.scheme} at {spoken} answers")
 
 
 def dvc_config(folder: Path) -> dict[str, dict[str, str]]:

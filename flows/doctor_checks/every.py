@@ -1,4 +1,4 @@
-"""Every check by name, in the order in which they are printed: the ground before what stands on it."""
+"""Every check by name, in the order of the print: the ground before what stands on it."""
 
 from __future__ import annotations
 

@@ -91,7 +91,8 @@ def _in_dvc(root: Path) -> Iterator[Finding]:
             name = section.removeprefix("remote.")
             yield fail(
                 f".dvc/config, which git keeps, has the {key} of {section}",
-                f"dvc remote modify --unset {name} {key}; dvc remote modify --local {name} {key} ...",
+                f"dvc remote modify --unset {name} {key}, then: dvc remote modify --local {name} "
+                f"{key} VALUE",
             )
 
 

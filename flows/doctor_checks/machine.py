@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -211,7 +212,7 @@ def look_at_processes(site: Site) -> Finding:
 def _is_ours(command: list[str]) -> bool:
     if any(part.endswith(_OURS) for part in command):
         return True
-    pairs = set(zip(command, command[1:], strict=False))
+    pairs = set(itertools.pairwise(command))
     return any(tool in pairs for tool in _OUR_TOOLS)
 
 

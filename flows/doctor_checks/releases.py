@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from flows.doctor_checks.finding import Finding, Site, WaitsFor, fail, ok, warn, worst
-from rag.errors import RagError
 
 _MEGABYTE = 1_000_000
 #: Files are hashed up to this; of the rest it is enough that they are there.

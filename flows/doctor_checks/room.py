@@ -1,4 +1,4 @@
-"""What takes up room for nothing: half-made folders, indexes of no release, files that only grow."""
+"""What takes up room for nothing: half-made folders, indexes of no release, endless logs."""
 
 from __future__ import annotations
 

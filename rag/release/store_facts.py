@@ -1,8 +1,8 @@
 """What the MLflow store holds, looked at without changing it.
 
-An onlooker makes and migrates nothing. MLflow's own client creates a store that is missing, so a SQL store is read by plain queries on a
-connection that cannot write; only a tracking server is asked through the client. Nothing here
-imports MLflow where the store is a database.
+An onlooker makes and migrates nothing. MLflow's own client creates a store that is missing, so a
+SQL store is read by plain queries on a connection that cannot write; only a tracking server is
+asked through the client. Nothing here imports MLflow where the store is a database.
 """
 
 from __future__ import annotations
