@@ -1,4 +1,4 @@
-"""The doctor's own rules: isolation of checks, exit codes, and what it makes of servers' answers."""
+"""The doctor's own rules: isolation of checks, exit codes, what it makes of servers' answers."""
 
 from __future__ import annotations
 

@@ -85,6 +85,7 @@ def test_a_source_that_cannot_be_read_is_counted_and_leaves_the_others(
     assert not (artifacts.state / "mlflow.db").exists()
 
 
+@pytest.mark.integration
 def test_the_server_gives_the_same(artifacts: Artifacts) -> None:
     (artifacts.root / "params.yaml").write_text("{}\n")
     port = free_port()
