@@ -79,5 +79,5 @@ def print_findings(findings: Sequence[Finding]) -> None:
             indent = " " * (_NAME_WIDTH + 4)
             console.print(f"{indent}[dim]→ {escape(finding.remedy)}[/]", soft_wrap=True)
     counts = {level: sum(item.level == level for item in findings) for level in LEVELS}
-    words = {"ok": "fine", "skip": "not looked at", "warn": "warnings", "fail": "broken"}
+    words = {"ok": "fine", "skip": "not looked at", "warn": "warned", "fail": "broken"}
     console.print(", ".join(f"{counts[level]} {words[level]}" for level in LEVELS if counts[level]))

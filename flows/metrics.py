@@ -151,8 +151,10 @@ def _of_prefect(site: InstallationCollector) -> Iterator[Metric]:
         yield _gauge(
             "next_run_timestamp_seconds", "The next planned run", value=_seconds(coming[0])
         )
-    done = next((run for run in facts.past if run.get("state_type") == "COMPLETED"), None)
-    if done is not None:
+    ended = [run for run in facts.past if run.get("state_type") == "COMPLETED"]
+    # A run that found nothing changed says nothing of how long one takes.
+    whole = [run for run in ended if run.get("state_name") != "Skipped"]
+    for done in (whole or ended)[:1]:
         tasks = task_runs(found.api, str(done["id"]), site.environment)
         seconds = {
             str(task["name"]).rpartition("-")[0] or str(task["name"]): float(task["total_run_time"])

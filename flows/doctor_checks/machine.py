@@ -126,21 +126,25 @@ def look_at_locks(site: Site) -> Finding:
     """Locks are free, or held by somebody who lives and gives a sign now and then."""
     problems, held = [], []
     now = site.now.timestamp()
-    for path in (site.artifacts.lock, server.up_lock(site.artifacts)):
+    ways = {site.artifacts.lock: "ragloop run", server.up_lock(site.artifacts): "ragloop up"}
+    for path, way in ways.items():
         holder = lock.holder(path)
         if holder is None:
             continue
+        takes_over = f"{way}  # takes it over"
         silent = now - path.stat().st_mtime
         if not holder.is_here:
             if silent > lock.SILENCE_SECONDS:
-                problems.append(warn(f"{holder.spoken()} has been silent {silent:.0f} s", _TAKES))
+                problems.append(
+                    warn(f"{holder.spoken()} has been silent {silent:.0f} s", takes_over)
+                )
             continue
         if not holder.is_alive:
             if _is_locked(path):
                 left = f"children of {holder.spoken()}, which is dead, still hold {path.name}"
                 problems.append(fail(left, "ragloop doctor --only processes"))
             else:
-                problems.append(warn(f"{path.name} was left by {holder.spoken()}", _TAKES))
+                problems.append(warn(f"{path.name} was left by {holder.spoken()}", takes_over))
         elif silent > lock.SILENCE_SECONDS:
             hangs = f"{holder.spoken()} gives no sign for {silent:.0f} s: it hangs or is stopped"
             problems.append(fail(hangs, f"kill -CONT {holder.pid}; or: kill {holder.pid}"))
@@ -148,9 +152,6 @@ def look_at_locks(site: Site) -> Finding:
             held.append(holder.spoken())
     problems += _dvc_locks(site.artifacts.root / ".dvc" / "tmp" / "rwlock")
     return worst(problems, f"held by {', '.join(held)}" if held else "free")
-
-
-_TAKES = "ragloop run  # takes it over"
 
 
 def _dvc_locks(path: Path) -> Iterator[Finding]:
