@@ -78,3 +78,14 @@ def copy_of(source: Path, target: Path) -> None:
     """A copy with times and holes as they are: an index is mostly holes."""
     shutil.rmtree(target, ignore_errors=True)
     subprocess.run(["cp", "--archive", str(source), str(target)], check=True)
+
+
+def follow_remedy(root: Path, remedy: str) -> None:
+    """Types the command that a finding names; in a process of its own, see `in_a_process`."""
+    import shlex
+
+    from flows import cli
+    from tests.releasing_project import opened
+
+    opened(root)
+    cli.app(shlex.split(remedy, comments=True)[1:], standalone_mode=False)

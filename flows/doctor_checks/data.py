@@ -29,7 +29,9 @@ def look_at_data(site: Site) -> Finding:
     raw = site.artifacts.raw
     if record.is_file() and not any(path.is_file() for path in raw.rglob("*")):
         digest = str(yaml.safe_load(record.read_text(encoding="utf-8"))["outs"][0]["md5"])
-        if not (root / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]).is_file():
+        named = dvc_config(root / ".dvc").get("cache", {}).get("dir", "cache")
+        cache = root / ".dvc" / named
+        if not (cache / "files" / "md5" / digest[:2] / digest[2:]).is_file():
             problems.append(
                 fail(
                     "data/raw/ is empty, and DVC's cache has none of what raw.dvc records",

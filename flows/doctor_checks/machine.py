@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -54,12 +55,12 @@ def look_at_memory(site: Site) -> Finding:
 
     free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            free = min(free, int(limit) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # no control group of version 2
+    with contextlib.suppress(OSError, ValueError):  # no control group of version 2, or no limit
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # Files that were read count as used, and make room when it is needed.
+        free = min(free, limit - used + int(facts.get("inactive_file", 0)))
     return judge_memory(free)
 
 

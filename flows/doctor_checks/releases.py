@@ -18,24 +18,24 @@ def look_at_champion(site: Site) -> Finding:
     from rag.release.registry import CHAMPION, PENDING
 
     store = site.store
-    dangling = {
-        alias: version for alias, version in store.aliases.items() if version not in store.versions
-    }
-    problems = [
-        fail(f"the alias {alias} points at version {version}, which is gone", "ragloop rollback")
-        for alias, version in sorted(dangling.items())
-    ]
     champion = store.aliased(CHAMPION)
-    said = next((row["champion"] for row in reversed(site.ledger) if row.get("champion")), None)
-    if champion is None and not dangling:
-        if said is not None:
-            problems.append(
-                fail(
-                    f"no version is champion, the ledger says version {said}",
-                    f"ragloop rollback {said}",
-                )
-            )
-        return worst(problems, _NONE_YET)
+    champions = [str(row["champion"]) for row in reversed(site.ledger) if row.get("champion")]
+    said = champions[0] if champions else None
+    there = next((version for version in champions if version in store.versions), None)
+    restore = "ragloop run"
+    if there is not None:
+        restore = f"ragloop promote {there} --override --why 'the alias was lost'"
+    problems = []
+    for alias, version in sorted(store.aliases.items()):
+        if version not in store.versions:
+            lost = f"the alias {alias} points at version {version}, which is gone"
+            is_live = alias == CHAMPION
+            problems.append(fail(lost, restore) if is_live else warn(lost, "ragloop run"))
+    if CHAMPION not in store.aliases:
+        if said is None:
+            return worst(problems, _NONE_YET)
+        lost = f"no version is champion, the ledger says version {said}"
+        problems.append(fail(lost, restore))
     if champion is not None and champion.version != said:
         told = f"version {said}" if said else "none"
         problems.append(

@@ -11,7 +11,14 @@ import pytest
 
 from flows.doctor import examine
 from tests.doctor_faults import FAULTS, Fault, planted
-from tests.doctor_project import clean_environment, copy_of, make_healthy_project, site_at
+from tests.doctor_project import (
+    clean_environment,
+    copy_of,
+    follow_remedy,
+    make_healthy_project,
+    site_at,
+)
+from tests.releasing_project import in_a_process
 
 pytestmark = pytest.mark.integration
 
@@ -73,3 +80,23 @@ def test_a_planted_fault_is_found(fault: Fault, root: Path) -> None:
     assert found.remedy
     others = {name for name, item in findings.items() if item.level != "ok"} - {fault.check}
     assert others <= set(fault.also), [findings[name] for name in others]
+
+
+#: Faults whose remedy is one command of ours that needs neither network nor training.
+MENDED = (
+    "the champion was deleted in MLflow",
+    "the alias was moved by hand",
+    "the alias was deleted by hand",
+    "the champion's index is gone",
+    "an index of no release",
+)
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_the_remedy_mends_it(name: str, root: Path) -> None:
+    fault = next(fault for fault in FAULTS if fault.name == name)
+    with planted(fault, root):
+        remedy = examine(site_at(root), [fault.check])[0].remedy
+        in_a_process(follow_remedy, root, remedy)
+        again = examine(site_at(root), [fault.check])[0]
+    assert again.level == "ok", again
