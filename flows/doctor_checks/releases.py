@@ -62,7 +62,7 @@ def look_at_bundle(site: Site) -> Finding:
     from rag.release.served import manifest_of
     from rag.weights import file_sha256
 
-    way_back = "ragloop rollback"
+    way_back = _way_back(site, release.version)
     if not (bundle / MANIFEST).is_file():
         return fail(f"the files of version {release.version} are gone: {bundle}", way_back)
     pinned = release.tags.get(BUNDLE)
@@ -82,6 +82,16 @@ def look_at_bundle(site: Site) -> Finding:
             if file_sha256(path) != sha256:
                 problems.append(fail(f"{name} of version {release.version} was altered", way_back))
     return worst(problems, f"{len(files)} files, {hashed / _MEGABYTE:.1f} MB compared")
+
+
+def _way_back(site: Site, version: str) -> str:
+    """To an earlier champion where there is one, else forward to a new one."""
+    try:
+        earlier = {str(row["champion"]) for row in site.ledger if row.get("champion")}
+    except WaitsFor:
+        return "ragloop rollback"
+    others = (earlier & set(site.store.versions)) - {version}
+    return "ragloop rollback" if others else "ragloop run --force"
 
 
 def look_at_ledger(site: Site) -> Finding:
