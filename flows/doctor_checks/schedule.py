@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -42,7 +43,9 @@ def look_at_schedule(site: Site) -> Finding:
             is_own=found.state == "up",
         )
     except RagError as error:
-        return fail(str(error), "stop `ragloop up`, then: ragloop up")
+        is_own = found.state == "up"
+        remedy = f"stop `{_UP}`, then: {_UP}" if is_own else "check PREFECT_API_URL and its server"
+        return fail(str(error), remedy)
     return judge(facts, site.now)
 
 
@@ -108,7 +111,10 @@ def look_at_runs(site: Site) -> Finding:
     ]
     found = serving(site.artifacts, site.environment)
     if found.state == "up" and found.api is not None:
-        for item in running_runs(found.api, site.environment):
+        running: list[Mapping[str, Any]] = []
+        with contextlib.suppress(RagError):  # the check of the schedule says so
+            running = running_runs(found.api, site.environment)
+        for item in running:
             began = time_of(item, "start_time")
             if began is not None and site.now - began > STARTING:
                 problems.append(
