@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import history_cli, lineage_cli, release_cli, tune_cli
+from flows import doctor_cli, history_cli, lineage_cli, metrics_cli, release_cli, tune_cli
 from flows.export_cli import export
 from flows.index_cli import index
 from flows.options import AsJson, Debug, Wait, print_json, project
@@ -38,7 +38,9 @@ app.add_typer(index, name="index")
 app.add_typer(review, name="review")
 app.command()(export)
 app.command()(refresh)
+doctor_cli.register(app)
 history_cli.register(app)
+metrics_cli.register(app)
 release_cli.register(app)
 lineage_cli.register(app)
 tune_cli.register(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -173,7 +174,7 @@ def test_late_runs_are_skipped_but_for_the_newest(
     (runner,) = [
         process
         for process in family(served.pid)
-        if process.cmdline()[1:] == ["-m", "flows.schedule"]
+        if process.cmdline()[1:3] == ["-m", "flows.schedule"]
     ]
     late = (
         "select s.message from flow_run r join flow_run_state s on r.state_id = s.id "
@@ -190,6 +191,24 @@ def test_late_runs_are_skipped_but_for_the_newest(
     assert (
         "and a newer tick is due and runs instead; 1 tick missed: " in project.prefect(late)[0][0]
     )
+
+
+def test_doctor_and_metrics_see_the_schedule(
+    project: Project, served: subprocess.Popen[str]
+) -> None:
+    checks = ("schedule", "clock", "prefect-store")
+    done = project.ragloop("doctor", "--json", *(f"--only={name}" for name in checks))
+    found = {item["name"]: item for item in json.loads(done.out)}
+    assert found["schedule"]["level"] == "ok", found
+    assert re.match(r"next run 20.* UTC, last tick 20.* UTC ", found["schedule"]["message"]), found
+    assert found["clock"]["message"] == "agrees with files and ledger and Prefect's server"
+    assert found["prefect-store"]["level"] == "ok", found
+    text = project.ragloop("metrics").out
+    assert 'ragloop_source_up{source="prefect"} 1.0' in text
+    assert "ragloop_serving 1.0" in text
+    assert 'ragloop_step_duration_seconds{step="snapshot"}' in text
+    assert re.search(r"^ragloop_next_run_timestamp_seconds 1\.\d+e\+09$", text, re.MULTILINE)
+    assert served.poll() is None
 
 
 def test_a_run_by_hand_uses_the_server_that_is_there(
