@@ -76,8 +76,32 @@ def site_at(root: Path, **variables: str) -> Site:
 
 def copy_of(source: Path, target: Path) -> None:
     """A copy with times and holes as they are: an index is mostly holes."""
-    shutil.rmtree(target, ignore_errors=True)
     subprocess.run(["cp", "--archive", str(source), str(target)], check=True)
+
+
+def content(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file and folder below."""
+    return {
+        str(path.relative_to(folder)): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for path in folder.rglob("*")
+    }
+
+
+def restore(kept: Path, root: Path) -> None:
+    """Makes `root` what `kept` is, and touches only what differs."""
+    wanted, found = content(kept), content(root)
+    for name in sorted(found.keys() - wanted.keys(), reverse=True):
+        path = root / name
+        path.rmdir() if path.is_dir() else path.unlink()
+    for name in sorted(wanted):
+        source, target = kept / name, root / name
+        if source.is_dir():
+            target.mkdir(exist_ok=True)
+        elif found.get(name) != wanted[name]:
+            shutil.copy2(source, target)
+    for name in sorted(wanted, reverse=True):
+        if (kept / name).is_dir():
+            shutil.copystat(kept / name, root / name)
 
 
 def follow_remedy(root: Path, remedy: str) -> None:

@@ -13,9 +13,11 @@ from flows.doctor import examine
 from tests.doctor_faults import FAULTS, Fault, planted
 from tests.doctor_project import (
     clean_environment,
+    content,
     copy_of,
     follow_remedy,
     make_healthy_project,
+    restore,
     site_at,
 )
 from tests.releasing_project import in_a_process
@@ -36,16 +38,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def root(built: tuple[Path, Path]) -> Path:
     """The installation as it was."""
     root, kept = built
-    copy_of(kept, root)
+    restore(kept, root)
     return root
-
-
-def content(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file and folder below."""
-    return {
-        str(path.relative_to(folder)): (path.lstat().st_size, path.lstat().st_mtime_ns)
-        for path in folder.rglob("*")
-    }
 
 
 def test_a_healthy_installation_is_called_healthy_and_left_as_it_is(root: Path) -> None:
