@@ -9,6 +9,7 @@ and fail on broken data, then opens the pages in Chromium (`apt-get install chro
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -32,12 +33,22 @@ from rag.release import ledger, links
 from tests.toy import make_toy_project
 
 _WIDTH, _HEIGHT = 1400, 900
-_SETTLE_SECONDS = 8.0  # the pages go on asking their servers, and are never idle
+#: Pages whose description is the point, and lies below everything else.
+_TALL = {"mlflow-run": 1500, "mlflow-release": 1700}
+_CROSS = 36  # pixels from the right edge to the middle of the cross that closes a panel
+_COLOURS = 128
+_SETTLE_SECONDS = 12.0  # the pages go on asking their servers, and are never idle
 _CLOSING_SECONDS = 2.0
 _START_SECONDS = 240.0
 _SECOND_RUN = "reader.training.learning_rate=0.01"
 #: Words of a state in Prefect, and the name of its picture.
-_STATES = {"Promote": "promoted", "Skipped": "skipped", "Failed": "failed"}
+_STATES = {
+    "Promote": "promoted",
+    "Inconclusive": "cached",
+    "Reject": "cached",
+    "Skipped": "skipped",
+    "Failed": "failed",
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ def main() -> None:
         with serving(root) as served:
             if not (root / ".ragloop" / "ledger.jsonl").exists():
                 make_runs(served)
-            take_pictures(served, images)
+            take_pictures(images, {**prefect_pages(served), **mlflow_pages(served)})
 
 
 @contextmanager
@@ -111,24 +122,30 @@ def make_runs(served: Served) -> None:
     questions.write_text(whole, encoding="utf-8")
 
 
-def take_pictures(served: Served, images: Path) -> None:
-    """Opens each page and writes what is seen."""
+def take_pictures(images: Path, pages: Mapping[str, str]) -> None:
+    """Opens each page, an address by the name of its picture, and writes what is seen."""
     from playwright.sync_api import sync_playwright
 
     names = ("chromium", "chromium-browser", "chrome")
     browser = next(filter(None, map(shutil.which, names)))
-    pages = {**mlflow_pages(served), **prefect_pages(served)}
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         for name, address in pages.items():
-            page = chromium.new_page(viewport={"width": _WIDTH, "height": _HEIGHT})
+            page = chromium.new_page(viewport={"width": _WIDTH, "height": _TALL.get(name, _HEIGHT)})
             page.goto(address, timeout=120_000)
             time.sleep(_SETTLE_SECONDS)
             _make_room(page)
-            page.screenshot(path=str(images / f"{name}.png"))
+            _write(page.screenshot(), images / f"{name}.png")
             page.close()
             print(f"{name}: {address}", flush=True)
         chromium.close()
+
+
+def _write(picture: bytes, path: Path) -> None:
+    """Few colours are enough for a page, and take a third of the bytes."""
+    from PIL import Image
+
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(_COLOURS).save(path, optimize=True)
 
 
 def _make_room(page: Any) -> None:
@@ -137,9 +154,9 @@ def _make_room(page: Any) -> None:
     if plots.count():
         plots.first.click()
     title = page.get_by_text("MLflow Assistant", exact=True)
-    if title.count():
-        header = title.first.locator("xpath=ancestor::div[.//button][1]")
-        header.locator("button").last.click()
+    box = title.first.bounding_box() if title.count() else None
+    if box:
+        page.mouse.click(_WIDTH - _CROSS, box["y"] + box["height"] / 2)
         time.sleep(_CLOSING_SECONDS)
 
 
@@ -158,8 +175,6 @@ def mlflow_pages(served: Served) -> dict[str, str]:
         "mlflow-answers": links.run_page(experiment, runs[0], "artifacts/answers.json"),
         "mlflow-traces": links.run_page(experiment, runs[0], "traces"),
         "mlflow-compare": links.compare_page(experiment, runs),
-        "mlflow-curves": links.curves_page(experiment, runs),
-        "mlflow-registry": "#/models/ragloop",
         "mlflow-release": f"#/models/ragloop/versions/{challenger['version']}",
     }
     return {name: f"{served.mlflow}/{page}" for name, page in pages.items()}
@@ -168,10 +183,9 @@ def mlflow_pages(served: Served) -> dict[str, str]:
 def prefect_pages(served: Served) -> dict[str, str]:
     """The deployment with its schedule, and one run for each way to end."""
     pages = {"prefect-deployment": f"{served.prefect}/deployments/deployment/{served.deployment()}"}
-    runs = served.flow_runs()
-    for state, run in runs.items():
-        name = _STATES.get(state, "cached")
-        pages[f"prefect-{name}"] = f"{served.prefect}/runs/flow-run/{run}"
+    for state, run in served.flow_runs().items():
+        if state in _STATES:
+            pages[f"prefect-{_STATES[state]}"] = f"{served.prefect}/runs/flow-run/{run}"
     return pages
 
 

@@ -102,7 +102,8 @@ class RunTracker:
         else:
             own = {RUN_KEY: key, store.PROJECT: store.project_id(artifacts)}
             own |= {"mlflow.source.name": "ragloop", "mlflow.source.type": "JOB"}
-            own = {"ragloop.decision": "none yet", **own}  # pages list tags as they were set
+            # Pages list tags in the order in which they were first set.
+            own = {"ragloop.decision": "none yet", "ragloop.why": "none yet", **own}
             run_id = client.create_run(experiment, run_name=name, tags=own).info.run_id
         tracker = cls(client, run_id, experiment, params)
         tracker.set_tags(tags or {})
