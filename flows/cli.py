@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows import watch_cli
 from flows.export_cli import export
 from flows.index_cli import index
 from flows.options import AsJson, Debug, print_json, project
@@ -33,6 +34,7 @@ data = typer.Typer(help="Check and take in documents and questions.", no_args_is
 app.add_typer(data, name="data")
 app.add_typer(index, name="index")
 app.command()(export)
+watch_cli.register(app)
 
 Limit = Annotated[int, typer.Option("--limit", "-k", min=1, help="How many passages to show.")]
 

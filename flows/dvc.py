@@ -162,6 +162,11 @@ def checkout(root: Path, target: str) -> None:
     _run(root, "checkout", "--quiet", target)
 
 
+def update(root: Path, target: str) -> None:
+    """Brings an import (`dvc import`, `dvc import-url`) to what its source holds now."""
+    _run(root, "update", "--quiet", target)
+
+
 def recorded_hash(record: Path) -> str:
     """The content hash in a `.dvc` file."""
     tree = yaml.safe_load(record.read_text(encoding="utf-8"))

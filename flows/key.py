@@ -17,7 +17,7 @@ from rag.records import sorted_json
 from rag.weights import file_sha256, weights_digest
 
 #: When and where, not what: these sections change no result.
-IGNORED_SECTIONS = frozenset({"embed", "schedule", "tracking"})
+IGNORED_SECTIONS = frozenset({"embed", "notify", "schedule", "tracking", "watch"})
 #: The outcome of a run that gives what the champion was made from again.
 SAME = "SAME"
 #: Outcomes that stand until something changes; after an ERROR the run is made again.

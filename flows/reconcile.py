@@ -23,9 +23,13 @@ def close_dead_runs(artifacts: Artifacts, *, older_than_seconds: float = STARTIN
         return 0
     try:
         with lock.hold(artifacts.lock, "ragloop (closing dead runs)"):
-            return _close(datetime.now(UTC) - timedelta(seconds=older_than_seconds))
+            count = _close(datetime.now(UTC) - timedelta(seconds=older_than_seconds))
     except BusyError:
         return 0
+    from flows import notices
+
+    notices.found_dead(artifacts, count)
+    return count
 
 
 def _close(before: datetime) -> int:

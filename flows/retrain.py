@@ -3,7 +3,8 @@
     ragloop run            # now, from the command line
     ragloop up             # on the schedule in params.yaml
 
-snapshot -> (skip if nothing changed) -> one task a stage -> publish -> log -> compare -> release
+(take in) -> snapshot -> (skip if nothing changed) -> one task a stage -> publish -> log -> compare
+-> release
 
 Tasks hold no logic: each calls one function. Prefect's cache is off, since its key holds the id of
 the run; whether there is anything to do is decided by our own content key, and for each stage by
@@ -20,7 +21,19 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.states import Completed
 
-from flows import dvc, lock, notices, promote, reconcile, settings, steps, stores, verdict
+from flows import (
+    dvc,
+    intake,
+    lock,
+    notices,
+    promote,
+    reasons,
+    reconcile,
+    settings,
+    steps,
+    stores,
+    verdict,
+)
 from flows.key import concluded_row, content_key
 from flows.lineage import lineage, pipeline_hash
 from flows.snapshot import take_snapshot
@@ -35,6 +48,7 @@ if TYPE_CHECKING:
 
     from rag.tracking import RunTracker
 
+take_in = steps.task("take in", intake.take_in, str)
 snapshot = steps.task("snapshot", take_snapshot, lambda taken: taken.detail)
 stages = {stage.name: steps.stage_task(stage) for stage in STAGES}
 publish = steps.io_task("publish", steps.publish_index, lambda name: f"index {name}")
@@ -46,9 +60,17 @@ gate = steps.task("gate", promote.decide, lambda decision: decision.outcome.valu
 conclude = steps.io_task("release", promote.conclude, lambda row: f"version {row['version']}")
 
 
-@flow(name="retrain", flow_run_name=steps.run_name, on_failure=[notices.failed])
-def retrain(force: bool = False) -> State[Verdict]:
-    """One retraining of the project in the working directory; `force` runs every stage again."""
+@flow(
+    name="retrain",
+    flow_run_name=steps.run_name,
+    on_failure=[notices.failed],
+    on_crashed=[notices.crashed],
+)
+def retrain(force: bool = False, reason: dict[str, Any] | None = None) -> State[Verdict]:
+    """One retraining of the project in the working directory; `force` runs every stage again.
+
+    `reason` is what triggers asked for it with: see `flows.reasons`.
+    """
     artifacts = Artifacts.here()
     params = load_params(artifacts.params)
     settings.configure(artifacts, params)
@@ -56,7 +78,7 @@ def retrain(force: bool = False) -> State[Verdict]:
     try:
         with lock.hold(artifacts.lock, "retrain"):
             reconcile.close_dead_runs(artifacts)
-            reached = _retrain(artifacts, params, force=force)
+            reached = _retrain(artifacts, params, force=force, reason=reason)
     except BusyError as busy:
         if not steps.is_scheduled():
             raise
@@ -67,9 +89,13 @@ def retrain(force: bool = False) -> State[Verdict]:
     )
 
 
-def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
+def _retrain(
+    artifacts: Artifacts, params: Params, *, force: bool, reason: reasons.Reason | None
+) -> Verdict:
     from rag.release import ledger, registry
 
+    if intake.applies(artifacts, params):
+        take_in(artifacts, params, everything=reason is not None)
     data = snapshot(artifacts)
     key = content_key(data.data_hash, params, artifacts)
     row = concluded_row(ledger.read(artifacts.ledger), key)
@@ -77,6 +103,7 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
         return verdict.nothing_changed(artifacts, row)
 
     tags = lineage(artifacts, key=key, data_hash=data.data_hash)
+    tags |= reasons.run_tags(reason, scheduled=steps.is_scheduled())
     with _tracked(artifacts, params, key, tags) as tracker:
         shutil.rmtree(artifacts.speed, ignore_errors=True)  # of the trainings of other runs
         for stage in STAGES:

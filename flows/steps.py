@@ -99,8 +99,10 @@ def log_results(tracker: RunTracker, artifacts: Artifacts, tags: Mapping[str, st
 
 
 def run_name() -> str:
-    """What Prefect calls a run: when it was made, in UTC."""
-    return f"retrain {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    """What Prefect calls a run: its flow, and when it was made, in UTC."""
+    from prefect.runtime import flow_run
+
+    return f"{flow_run.flow_name or 'retrain'} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def is_scheduled() -> bool:

@@ -40,6 +40,7 @@ from rag.retrieval_params import (
     Section,
     Share,
 )
+from rag.watch_params import NotifyParams, WatchParams
 from rag.yaml_input import merge_overrides, read_yaml
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "LoraParams",
     "MetricName",
     "ModelReference",
+    "NotifyParams",
     "Params",
     "Positive",
     "Precision",
@@ -74,6 +76,7 @@ __all__ = [
     "Share",
     "TrackingParams",
     "TrainingParams",
+    "WatchParams",
     "load_params",
     "parse_params",
 ]
@@ -166,6 +169,8 @@ class Params(Section):
     release: ReleaseParams = ReleaseParams()
     tracking: TrackingParams = TrackingParams()
     schedule: ScheduleParams = ScheduleParams()
+    watch: WatchParams = WatchParams()
+    notify: NotifyParams = NotifyParams()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Params:
