@@ -132,6 +132,7 @@ def champion_bundle(artifacts: Artifacts, params: Params) -> tuple[str, Artifact
     """The champion's version and its files; raises ReleaseError where there is none."""
     from rag import tracking
     from rag.release import registry
+    from rag.release.served import open_release
 
     stores.initialise(artifacts, params)
     tracking.configure(artifacts, params)
@@ -140,8 +141,7 @@ def champion_bundle(artifacts: Artifacts, params: Params) -> tuple[str, Artifact
         raise ReleaseError(
             f"{params.release.name} has no champion yet; `ragloop run` makes the first one"
         )
-    bundle = registry.local_bundle(artifacts, params, release.version)
-    return release.version, Artifacts(bundle, state_folder=artifacts.state)
+    return release.version, open_release(artifacts, params, release)
 
 
 @contextmanager

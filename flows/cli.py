@@ -15,10 +15,11 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import watch_cli
+from flows import history_cli, release_cli, watch_cli
 from flows.export_cli import export
 from flows.index_cli import index
 from flows.options import AsJson, Debug, print_json, project
+from flows.review_cli import review
 from rag.errors import InputError, RagError
 
 MAX_PROBLEMS = 20
@@ -33,7 +34,10 @@ app = typer.Typer(
 data = typer.Typer(help="Check and take in documents and questions.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(index, name="index")
+app.add_typer(review, name="review")
 app.command()(export)
+history_cli.register(app)
+release_cli.register(app)
 watch_cli.register(app)
 
 Limit = Annotated[int, typer.Option("--limit", "-k", min=1, help="How many passages to show.")]
@@ -116,34 +120,54 @@ def search(
 
 
 @app.command()
-def releases(as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the registered releases, newest first."""
-    from flows import answers
-
-    rows = answers.list_releases(*project(debug=debug))
-    print_json(rows) if as_json else answers.print_releases(rows)
-
-
-@app.command()
 def score(
-    predictions: Path,
-    references: Path,
+    predictions: Annotated[Path, typer.Argument(help="JSON {id: answer}, or JSONL.")],
+    references: Annotated[Path, typer.Argument(help="SQuAD JSON, or JSONL with id and answers.")],
+    *,
     stem: Annotated[bool, typer.Option("--stem", help="ROUGE on word stems (English).")] = False,
+    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 10000,
+    confidence: Annotated[float, typer.Option(help="Of the intervals, between 0 and 1.")] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 13,
+    by: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Slices by this key of JSONL references.")
+    ] = None,
+    no_answer_scores: Annotated[
+        Path | None,
+        typer.Option(help="JSON {id: score}: how sure it is that there is no answer."),
+    ] = None,
+    no_answer_threshold: Annotated[
+        float | None, typer.Option(help="Answers whose score is above it are declined.")
+    ] = None,
+    per_question: Annotated[
+        Path | None, typer.Option(help="Write a JSON line of scores for each question here.")
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Metrics of a file of predictions against a file of references."""
-    from flows import settings, terminal
-    from flows.verdict import scores_table
+    from flows import settings
 
     settings.silence(debug=debug, offline=True)
     from rag.evaluation.score_files import score_files
 
-    found = score_files(predictions, references, stem=stem)
+    found = score_files(
+        predictions,
+        references,
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
+        stem=stem,
+        no_answer_scores=no_answer_scores,
+        no_answer_threshold=no_answer_threshold,
+        by=by,
+        per_question=per_question,
+    )
     if as_json:
         print_json(found)
     else:
-        terminal.result_console().print(scores_table(found))
+        from flows import scores
+
+        scores.print_scores(found)
 
 
 @data.command("check")

@@ -18,10 +18,12 @@ from rag.weights import file_sha256, weights_digest
 
 #: When and where, not what: these sections change no result.
 IGNORED_SECTIONS = frozenset({"embed", "notify", "schedule", "tracking", "watch"})
+#: What stays afterwards changes no result either.
+_IGNORED = {"release": {"keep", "keep_challengers"}}
 #: The outcome of a run that gives what the champion was made from again.
 SAME = "SAME"
 #: Outcomes that stand until something changes; after an ERROR the run is made again.
-CONCLUDED = frozenset({"PROMOTE", "REJECT", "INCONCLUSIVE", SAME})
+CONCLUDED = frozenset({"PROMOTE", "REJECT", "INCONCLUSIVE", "PENDING", "DRY_RUN", SAME})
 _LENGTH = 32
 
 
@@ -29,7 +31,7 @@ def content_key(data_hash: str, params: Params, artifacts: Artifacts) -> str:
     """The run's key: letters and digits."""
     settings = {
         section: value
-        for section, value in params.model_dump(mode="json").items()
+        for section, value in params.model_dump(mode="json", exclude=_IGNORED).items()
         if section not in IGNORED_SECTIONS
     }
     made_from = {

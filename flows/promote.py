@@ -1,6 +1,7 @@
-"""From finished stages to a release: compare, decide, register, switch, and write it down.
+"""From a decision to a release: register, switch, and write it down.
 
-Only the outcome PROMOTE moves the alias `champion`; whatever fails before leaves it where it is.
+Only the outcome PROMOTE moves the alias `champion`, and in mode `manual` a person does that later;
+whatever fails before leaves it where it is.
 """
 
 from __future__ import annotations
@@ -12,44 +13,11 @@ from typing import TYPE_CHECKING, Any
 from flows.key import SAME
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
-from rag.params import Params, load_params
-from rag.records import read_questions, read_table
+from rag.params import Params
 
 if TYPE_CHECKING:
-    from pyarrow import Table
-
     from rag.release.gate import Decision
     from rag.release.registry import ReleaseVersion
-
-
-def champion_predictions(artifacts: Artifacts, params: Params, champion: ReleaseVersion) -> Table:
-    """The champion's answers to today's test questions, given now and by today's code."""
-    from rag.reading.answerer import QuestionAnswerer
-    from rag.release import registry
-    from rag.stages import predict_with
-
-    bundle = registry.local_bundle(artifacts, params, champion.version)
-    released = Artifacts(bundle, state_folder=artifacts.state)
-    answerer = QuestionAnswerer.load(released, load_params(released.params))
-    try:
-        return predict_with(answerer, read_questions(artifacts.questions, "test"), "champion")
-    finally:
-        answerer.close()
-
-
-def decide(artifacts: Artifacts, params: Params, champion: Table | None) -> Decision:
-    """The gate's decision about what the stages have left; without a champion, by the baselines."""
-    import pyarrow.compute as pc
-
-    from rag.release import gate
-
-    predictions = read_table(artifacts.predictions)
-    tables = {
-        system: predictions.filter(pc.equal(predictions["system"], system))
-        for system in ("tuned", *params.evaluate.baselines)
-    }
-    challenger = tables.pop("tuned")
-    return gate.decide(challenger, champion, tables, params.gate, seed=params.seed)
 
 
 def conclude(
@@ -61,57 +29,67 @@ def conclude(
     run_id: str,
     tags: Mapping[str, str],
     champion: ReleaseVersion | None,
+    record: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Registers the release, points the alias that the decision allows, and returns the ledger row.
 
-    ReleaseError, after the ledger has its row, where the gate could not decide.
+    `record` is what the ledger says beside the decision. ReleaseError, after the ledger has its
+    row, where the gate could not decide.
     """
-    from rag.release import registry
+    from rag.release import registry, switch
     from rag.release.gate import Outcome
+    from rag.release.history import DRY_RUN, ledger_outcome
+    from rag.release.served import check_release
 
+    # This may be the second attempt of a task whose first one lost its connection.
+    recovered = switch.finish(artifacts, params)
+    if recovered and recovered.row and recovered.row["run_id"] == run_id:
+        return recovered.row
+    before = champion.version if champion else None
     row: dict[str, Any] = {
+        "time": _now(),
+        "outcome": ledger_outcome(decision.outcome, params.gate.mode),
         "key": key,
         "run_id": run_id,
         "tags": dict(tags),
         "decision": decision.to_json(),
+        **(record or {}),
+        "version": None,
+        "champion": before,
     }
-    before = champion.version if champion else None
     if decision.outcome is Outcome.ERROR:
-        _write_down(artifacts, {**row, "version": None, "champion": before}, "ERROR")
+        _write_down(artifacts, row)
         raise ReleaseError(f"the gate cannot decide: {'; '.join(decision.reasons)}")
+    if row["outcome"] == DRY_RUN:
+        return _write_down(artifacts, row)
     version = registry.register(artifacts, params, run_id=run_id, tags=tags, decision=decision)
-    after = before
-    if decision.outcome is Outcome.PROMOTE:
-        after = registry.switch_champion(params, version, expected=before).version
-    else:
-        registry.set_challenger(params, version)
-    row |= {"version": version, "champion_before": before, "champion": after}
-    return _write_down(artifacts, row, decision.outcome.value)
+    row |= {"version": version, "champion_before": before}
+    if row["outcome"] != Outcome.PROMOTE:
+        return switch.make_challenger(artifacts, params, version, row=row)
+    check_release(artifacts, params, registry.get_release(params, version))
+    row["champion"] = version
+    return switch.make_champion(artifacts, params, version, expected=before, row=row)
 
 
 def confirm_champion(artifacts: Artifacts, key: str, champion: ReleaseVersion) -> None:
-    """Notes that a run gave the champion again, so that the next one has nothing to do.
-
-    Where the ledger does not know of the promotion, a crash came between the switch and its row,
-    and the row is added now.
-    """
-    from rag.release import ledger
-
-    known = any(
-        row["outcome"] == "PROMOTE" and row["key"] == key for row in ledger.read(artifacts.ledger)
-    )
+    """Notes that a run gave the champion again, so that the next one has nothing to do."""
     row = {
+        "time": _now(),
+        "outcome": SAME,
         "key": key,
         "run_id": champion.run_id,
         "version": champion.version,
         "champion": champion.version,
         "tags": dict(champion.tags),
     }
-    _write_down(artifacts, row, SAME if known else "PROMOTE")
+    _write_down(artifacts, row)
 
 
-def _write_down(artifacts: Artifacts, row: Mapping[str, Any], outcome: str) -> dict[str, Any]:
+def _write_down(artifacts: Artifacts, row: Mapping[str, Any]) -> dict[str, Any]:
     from rag.release import ledger
 
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return ledger.append(artifacts.ledger, {"time": now, "outcome": outcome, **row})
+    return ledger.append(artifacts.ledger, row)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -4,7 +4,7 @@
     ragloop up             # on the schedule in params.yaml
 
 (take in) -> snapshot -> (skip if nothing changed) -> one task a stage -> publish -> log -> compare
--> release
+-> review -> release -> prune
 
 Tasks hold no logic: each calls one function. Prefect's cache is off, since its key holds the id of
 the run; whether there is anything to do is decided by our own content key, and for each stage by
@@ -22,6 +22,7 @@ from prefect import flow
 from prefect.states import Completed
 
 from flows import (
+    compare,
     dvc,
     intake,
     lock,
@@ -29,6 +30,7 @@ from flows import (
     promote,
     reasons,
     reconcile,
+    release_commands,
     settings,
     steps,
     stores,
@@ -36,6 +38,7 @@ from flows import (
 )
 from flows.key import concluded_row, content_key
 from flows.lineage import lineage, pipeline_hash
+from flows.review_gate import has_news
 from flows.snapshot import take_snapshot
 from flows.verdict import Verdict
 from rag.artifacts import Artifacts
@@ -54,10 +57,16 @@ stages = {stage.name: steps.stage_task(stage) for stage in STAGES}
 publish = steps.io_task("publish", steps.publish_index, lambda name: f"index {name}")
 log = steps.io_task("log", steps.log_results, lambda _: "run logged to MLflow")
 champion_answers = steps.task(
-    "champion", promote.champion_predictions, lambda rows: f"{rows.num_rows} questions asked again"
+    "champion", compare.champion_predictions, lambda rows: f"{rows.num_rows} questions asked again"
 )
-gate = steps.task("gate", promote.decide, lambda decision: decision.outcome.value)
+mixed_answers = steps.task("attribution", compare.mixed_predictions, lambda mixed: mixed.detail)
+cost = steps.task("cost", compare.measure_cost, lambda sample: sample.detail)
+gate = steps.task("gate", compare.judge, lambda judged: judged.decision.outcome.value)
+keep = steps.quiet_io_task("keep", compare.keep)
+mirror = steps.quiet_io_task("mirror", compare.mirror)
+review = steps.io_task("review", steps.log_review, lambda count: f"report, {count} traces")
 conclude = steps.io_task("release", promote.conclude, lambda row: f"version {row['version']}")
+prune = steps.io_task("prune", release_commands.prune_old, lambda found: found.detail)
 
 
 @flow(
@@ -78,6 +87,7 @@ def retrain(force: bool = False, reason: dict[str, Any] | None = None) -> State[
     try:
         with lock.hold(artifacts.lock, "retrain"):
             reconcile.close_dead_runs(artifacts)
+            reconcile.reconcile(artifacts, params)
             reached = _retrain(artifacts, params, force=force, reason=reason)
     except BusyError as busy:
         if not steps.is_scheduled():
@@ -99,8 +109,10 @@ def _retrain(
     data = snapshot(artifacts)
     key = content_key(data.data_hash, params, artifacts)
     row = concluded_row(ledger.read(artifacts.ledger), key)
-    if row and not force and not dvc.status(artifacts.root):
-        return verdict.nothing_changed(artifacts, row)
+    is_done = row and not has_news(artifacts, params, row)
+    if row and is_done and not force and not dvc.status(artifacts.root):
+        live = registry.champion(params)
+        return verdict.nothing_changed(artifacts, row, live.version if live else None)
 
     tags = lineage(artifacts, key=key, data_hash=data.data_hash)
     tags |= reasons.run_tags(reason, scheduled=steps.is_scheduled())
@@ -116,19 +128,30 @@ def _retrain(
         if champion and champion.tags.get("run_key") == key:
             promote.confirm_champion(artifacts, key, champion)
             return verdict.same_as_champion(artifacts, key, champion.version)
-        rows = champion_answers(artifacts, params, champion) if champion else None
-        decision = gate(artifacts, params, rows)
-        tracker.log_decision(decision)
+        rows = mixed = sample = None
+        if champion:
+            rows = champion_answers(artifacts, params, champion)
+            mixed = mixed_answers(artifacts, params, champion)
+            sample = cost(artifacts, params, champion) if params.gate.cost else None
+        judged = gate(artifacts, params, rows, mixed, sample)
+        record = keep(judged, tracker.run_id)
+        tracker.log_decision({**judged.decision.to_json(), **record, "tags": tags})
+        review(tracker, params, artifacts, champion=rows, decision=judged.decision)
         concluded = conclude(
             artifacts,
             params,
-            decision,
+            judged.decision,
             key=key,
             run_id=tracker.run_id,
             tags=tags,
             champion=champion,
+            record=record,
         )
-        return verdict.of_run(artifacts, params, concluded, rows, page=tracker.page)
+        mirror(params, concluded, return_state=True)  # what is live is live, told of or not
+        reached = verdict.of_run(artifacts, params, concluded, rows, page=tracker.page)
+    # What is live is live: a prune that fails is shown, and the next one goes on with it.
+    prune(artifacts, params, return_state=True)
+    return reached
 
 
 @contextmanager

@@ -13,11 +13,14 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rag.artifacts import Artifacts
-from rag.params import Params
 from rag.release.store import tracking_uri
 from rag.weights import BUNDLED_PREFIX
+
+if TYPE_CHECKING:
+    from rag.artifacts import Artifacts
+    from rag.params import Params
 
 #: Every outbound call found in the installed sources, and what switches it off.
 TELEMETRY_OFF: Mapping[str, str] = {

@@ -19,9 +19,11 @@ from rag.progress import read_progress
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
+    from pyarrow import Table
 
     from rag.artifacts import Artifacts
     from rag.params import Params
+    from rag.release.gate import Decision
     from rag.stages import Stage
     from rag.tracking import RunTracker
 
@@ -36,6 +38,20 @@ def io_task(
 ) -> Task[P, R]:
     """A task that talks to a store or a server: tried again where that fails for the moment."""
     return _task(name, function, detail, retries=len(_RETRY_DELAYS_SECONDS))
+
+
+def quiet_io_task(name: str, function: Callable[P, R]) -> Task[P, R]:
+    """An `io_task` without a line on the terminal."""
+    return Task(
+        function,
+        name=name,
+        task_run_name=name,
+        retries=len(_RETRY_DELAYS_SECONDS),
+        retry_delay_seconds=_RETRY_DELAYS_SECONDS,
+        retry_condition_fn=_may_pass,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
 
 
 def task(
@@ -96,6 +112,28 @@ def log_results(tracker: RunTracker, artifacts: Artifacts, tags: Mapping[str, st
             f"dev_{name.removeprefix('dev_')}": value for name, value in reader["dev"].items()
         },
     )
+
+
+def log_review(
+    tracker: RunTracker,
+    params: Params,
+    artifacts: Artifacts,
+    *,
+    champion: Table | None,
+    decision: Decision,
+) -> int:
+    """The final report with the champion and the decision, and traces; returns how many traces.
+
+    Where the gate could not decide, the tables cannot be compared and the stage's report stays.
+    """
+    from rag.evaluation.review import review
+    from rag.release.gate import Outcome
+
+    if decision.outcome is Outcome.ERROR:
+        return 0
+    found = review(params, artifacts, champion=champion, decision=decision.to_json())
+    tracker.log_review(found.page, found.predictions, found.metrics)
+    return tracker.log_traces(found.predictions, limit=params.tracking.traces)
 
 
 def run_name() -> str:

@@ -15,6 +15,7 @@ from rag.artifacts import Artifacts
 from rag.params import Params
 from rag.release.card import METRICS, decision_text, read_metrics
 from rag.release.card import metrics_table as markdown_table
+from rag.release.history import DRY_RUN, PENDING
 from rag.release.redaction import without_credentials
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _STYLES = {
     "PROMOTE": "green",
     "REJECT": "red",
     "INCONCLUSIVE": "yellow",
+    PENDING: "yellow",
+    DRY_RUN: "cyan",
     SKIPPED: "cyan",
     SAME: "cyan",
 }
@@ -94,8 +97,11 @@ def of_run(
     )
 
 
-def nothing_changed(artifacts: Artifacts, row: Mapping[str, Any]) -> Verdict:
-    """The verdict of a run whose key has been concluded before, as in that ledger row."""
+def nothing_changed(artifacts: Artifacts, row: Mapping[str, Any], champion: str | None) -> Verdict:
+    """The verdict of a run whose key has been concluded before, as in that ledger row.
+
+    `champion` is the live version: since that row it may have been rolled back.
+    """
     return Verdict(
         outcome=SKIPPED,
         reasons=(
@@ -104,7 +110,7 @@ def nothing_changed(artifacts: Artifacts, row: Mapping[str, Any]) -> Verdict:
             "to run every stage again: ragloop run --force",
         ),
         key=str(row["key"]),
-        champion=row["champion"],
+        champion=champion,
         metrics=read_metrics(artifacts.metrics),
     )
 
@@ -174,6 +180,11 @@ def headline(verdict: Verdict) -> str:
         return f"nothing was trained or registered; {live}"
     if verdict.outcome == SAME:
         return f"the run gives the champion, version {verdict.champion}, again"
+    if verdict.outcome == PENDING:
+        waits = f"ragloop promote {verdict.version} --why REASON"
+        return f"version {verdict.version} has passed and waits for: {waits}; {live}"
+    if verdict.outcome == DRY_RUN:
+        return f"a dry run: the decision is recorded and nothing was registered; {live}"
     return f"version {verdict.version} is kept as challenger; {live}"
 
 
@@ -202,8 +213,3 @@ def _mlflow_address(artifacts: Artifacts, params: Params) -> str:
         return str(without_credentials(params.tracking.uri)).rstrip("/")
     served = up_addresses(artifacts).get("mlflow")
     return served or f"http://{HOST}:{params.schedule.mlflow_port}"
-
-
-def scores_table(scores: Mapping[str, Any]) -> Table:
-    """The metrics of `ragloop score`."""
-    return metrics_table({**scores, "systems": {"tuned": scores["metrics"]}})

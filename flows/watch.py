@@ -53,7 +53,7 @@ def watch() -> State[Watched]:
     settings.configure(artifacts, params)
     stores.initialise(artifacts, params)
     try:
-        with lock.hold(artifacts.watch.with_suffix(".lock"), "ragloop watch"):
+        with lock.hold(artifacts.watch_lock, "ragloop watch"):
             found = _watch(artifacts, params, datetime.now(UTC))
     except BusyError as busy:
         if not steps.is_scheduled():

@@ -19,7 +19,8 @@ class Artifacts:
     """Paths below `root`; nothing is created by naming it.
 
     `state_folder` holds what can be made again at any time (indexes, converted weights,
-    checkpoints, logs) and the ledger of releases; it is `root/.ragloop` unless given.
+    checkpoints, logs), the ledger of releases and what people said in reviews; it is
+    `root/.ragloop` unless given.
     """
 
     root: Path
@@ -115,6 +116,11 @@ class Artifacts:
         return self.data / "evaluate" / "predictions.parquet"
 
     @property
+    def probes(self) -> Path:
+        """What the tuned system says to its wrong answers when it is shown other passages."""
+        return self.data / "evaluate" / "probes.parquet"
+
+    @property
     def metrics(self) -> Path:
         return self.data / "evaluate" / "metrics.json"
 
@@ -158,6 +164,11 @@ class Artifacts:
         return self.state / "ledger.jsonl"
 
     @property
+    def reviews(self) -> Path:
+        """What people were asked about answers, who was who, and what they said."""
+        return self.state / "reviews"
+
+    @property
     def lock(self) -> Path:
         return self.state / "lock"
 
@@ -180,6 +191,10 @@ class Artifacts:
     def watch(self) -> Path:
         """What the triggers remember from one look to the next."""
         return self.state / "watch.json"
+
+    @property
+    def watch_lock(self) -> Path:
+        return self.state / "watch.lock"
 
     @property
     def notices(self) -> Path:

@@ -15,6 +15,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from rag.errors import ParamsError
+from rag.gate_params import (
+    BudgetParams,
+    Confidence,
+    CostParams,
+    GateMode,
+    GateParams,
+    HumanParams,
+    MetricName,
+    SliceParams,
+)
 from rag.problem_lines import describe_errors
 from rag.reader_params import (
     EndToEndParams,
@@ -45,14 +55,18 @@ from rag.yaml_input import merge_overrides, read_yaml
 
 __all__ = [
     "BaselineName",
+    "BudgetParams",
     "ChunkParams",
     "Confidence",
+    "CostParams",
     "EmbedParams",
     "EncoderLoraParams",
     "EndToEndParams",
     "EvaluateParams",
+    "GateMode",
     "GateParams",
     "HnswParams",
+    "HumanParams",
     "IndexParams",
     "LoopParams",
     "LoraParams",
@@ -74,6 +88,7 @@ __all__ = [
     "ScheduleParams",
     "Section",
     "Share",
+    "SliceParams",
     "TrackingParams",
     "TrainingParams",
     "WatchParams",
@@ -81,9 +96,7 @@ __all__ = [
     "parse_params",
 ]
 
-Confidence = Annotated[float, Field(gt=0.5, lt=1.0)]
 BaselineName = Literal["zero_shot", "one_shot", "closed_book"]
-MetricName = Literal["exact_match", "f1", "bleu", "rougeL", "recall@1", "recall@5", "mrr"]
 
 
 class PrepareParams(Section):
@@ -115,34 +128,24 @@ class EvaluateParams(Section):
         "closed_book",
     )
     oracle: bool = False
+    attribution: bool = True
+    min_slice_questions: Positive = 30
+    max_slice_values: Annotated[int, Field(ge=2)] = 20
     resamples: Annotated[int, Field(ge=100)] = 10000
     confidence: Confidence = 0.95
-
-
-class GateParams(Section):
-    metric: MetricName = "f1"
-    min_effect: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
-    baseline_effect: Annotated[float, Field(ge=0.0, le=100.0)] = 5.0
-    floors: Mapping[MetricName, Annotated[float, Field(ge=0.0, le=100.0)]] = {}
-    guards: Mapping[MetricName, Annotated[float, Field(ge=0.0, le=100.0)]] = {}
-    resamples: Annotated[int, Field(ge=1000)] = 10000
-    confidence: Confidence = 0.95
-
-    @model_validator(mode="after")
-    def _has_a_floor(self) -> GateParams:
-        if not self.floors:
-            raise ValueError("floors must name at least one metric: a gate without one is open")
-        return self
 
 
 class ReleaseParams(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "ragloop"
     bundle_limit_mb: Positive = 512
+    keep: Positive = 3
+    keep_challengers: Annotated[int, Field(ge=0)] = 2
 
 
 class TrackingParams(Section):
     uri: str | None = None
     experiment: Annotated[str, Field(min_length=1)] = "ragloop"
+    traces: Annotated[int, Field(ge=0)] = 100
 
 
 class ScheduleParams(Section):

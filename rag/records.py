@@ -165,9 +165,12 @@ CONTEXTS = pa.schema(
         ("bm25_score", pa.float64()),
     ]
 )
-#: One row for each (system, question). The columns after `evidence` are the scores of that single
-#: answer, 0 to 1; retrieval scores are null where the question is unanswerable or the system does
-#: not retrieve.
+#: One row for each (system, question), scored by the rules of `metrics_version`. `exact_match` to
+#: `ndcg@5` are scores of that single answer, 0 to 1. Retrieval scores are null where the question
+#: is unanswerable or the system does not retrieve; so is `gold_rank`, the rank of the first
+#: relevant passage, also where none was found. `gold_read` says whether a relevant one was read,
+#: `evidence_em` is the exact match with right evidence: null for a system that reads nothing.
+#: `error` is a label of `rag.evaluation.attribution`, null for what is right or not looked into.
 PREDICTIONS = pa.schema(
     [
         ("system", pa.string()),
@@ -185,9 +188,19 @@ PREDICTIONS = pa.schema(
         ("exact_match", pa.float64()),
         ("f1", pa.float64()),
         ("rougeL", pa.float64()),
+        ("rouge1", pa.float64()),
+        ("rouge2", pa.float64()),
+        ("chrf", pa.float64()),
+        ("evidence_em", pa.float64()),
         ("recall@1", pa.float64()),
         ("recall@5", pa.float64()),
         ("mrr", pa.float64()),
+        ("precision@5", pa.float64()),
+        ("ndcg@5", pa.float64()),
+        ("gold_rank", pa.int32()),
+        ("gold_read", pa.bool_()),
+        ("error", pa.string()),
+        ("metrics_version", pa.string()),
     ]
 )
 

@@ -13,16 +13,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
+from rag.evaluation.report_data import CHAMPION
+from rag.evaluation.summary import flat_metrics
 from rag.params import Params
 from rag.records import read_table
-from rag.release.answers import answers_table
+from rag.release import store
+from rag.release.answers import RELEASED, answers_table
 from rag.release.bundle import refuse_pickles
 from rag.release.card import read_metrics, run_note
+from rag.release.curves import history_metrics, history_row, metric_name
 from rag.release.gate import Decision
+from rag.release.inputs import dataset_inputs
 from rag.release.redaction import without_credentials
 from rag.release.store import configure, experiment_id, initialise, tracking_uri
+from rag.release.tables import review_tables
+from rag.release.traces import log_traces, question_traces
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,14 +49,8 @@ LOGGED_SECTIONS = (
 )
 _BATCH = 100  # parameters that MLflow takes in one call
 _METRICS_AT_ONCE = 1000
-_DIGEST_LENGTH = 36
 _ANSWERS = "answers.json"
 _NOTE = "mlflow.note.content"
-
-
-def metric_name(*parts: str) -> str:
-    """`tuned/recall_at_5`: MLflow allows no @ in names."""
-    return "/".join(parts).replace("@", "_at_")
 
 
 class RunTracker:
@@ -60,6 +64,7 @@ class RunTracker:
         self._logged: dict[str, set[int]] = {}
         self._decision: Mapping[str, Any] | None = None
         self._metrics: Mapping[str, Any] | None = None
+        self._traced: tuple[int, int] | None = None
 
     @classmethod
     def open(
@@ -89,7 +94,8 @@ class RunTracker:
             run_id = found[0].info.run_id
             client.update_run(run_id, status="RUNNING", name=name)
         else:
-            own = {RUN_KEY: key, "mlflow.source.name": "ragloop", "mlflow.source.type": "JOB"}
+            own = {RUN_KEY: key, store.PROJECT: store.project_id(artifacts)}
+            own |= {"mlflow.source.name": "ragloop", "mlflow.source.type": "JOB"}
             run_id = client.create_run(experiment, run_name=name, tags=own).info.run_id
         tracker = cls(client, run_id, experiment)
         tracker.set_tags(tags or {})
@@ -140,11 +146,11 @@ class RunTracker:
             file.seek(offset)
             content = file.read()
         whole = content[: content.rfind(b"\n") + 1]
-        rows = [_history_row(line, path) for line in whole.splitlines() if line.strip()]
+        rows = [history_row(line, path) for line in whole.splitlines() if line.strip()]
         values = [
             (name, value, int(row["step"]))
             for row in rows
-            for name, value in _history_metrics(row, group)
+            for name, value in history_metrics(row, group)
             if int(row["step"]) not in self._steps(name)
         ]
         self._log_metrics(values)
@@ -155,20 +161,7 @@ class RunTracker:
 
     def log_data(self, artifacts: Artifacts, data_hash: str) -> None:
         """Names the documents and the questions of each split as inputs of the run."""
-        from mlflow.entities import DatasetInput, InputTag
-
-        questions = read_table(artifacts.questions)
-        tables = {("documents", "corpus"): (artifacts.documents, read_table(artifacts.documents))}
-        for split, context in (("train", "training"), ("dev", "validation"), ("test", "testing")):
-            chosen = [value == split for value in questions["split"].to_pylist()]
-            tables[f"questions-{split}", context] = (artifacts.questions, questions.filter(chosen))
-        inputs = [
-            DatasetInput(
-                _dataset(name, table, path.relative_to(artifacts.root), data_hash),
-                [InputTag("mlflow.data.context", context)],
-            )
-            for (name, context), (path, table) in tables.items()
-        ]
+        inputs = dataset_inputs(artifacts, data_hash)
         self._client.log_inputs(self.run_id, datasets=inputs)
 
     def log_evaluation(self, artifacts: Artifacts) -> None:
@@ -176,12 +169,9 @@ class RunTracker:
         self._metrics = read_metrics(artifacts.metrics)
         known = self._client.get_run(self.run_id).data.metrics
         values = []
-        for system, metrics in self._metrics["systems"].items():
-            for metric, ends in metrics.items():
-                for end, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
-                    name = metric_name(system, f"{metric}{suffix}")
-                    if known.get(name) != ends[end]:
-                        values.append((name, float(ends[end]), 0))
+        for system, name, value in flat_metrics(self._metrics):
+            if known.get(metric_name(system, name)) != value:
+                values.append((metric_name(system, name), value, 0))
         for path in sorted(artifacts.speed.glob("*.json")):
             for name, value in json.loads(path.read_text(encoding="utf-8")).items():
                 values.append((metric_name("speed", path.stem, name), float(value), 0))
@@ -190,12 +180,34 @@ class RunTracker:
             self._client.log_artifact(self.run_id, str(path))
         if artifacts.plots.is_dir():
             self._client.log_artifacts(self.run_id, str(artifacts.plots), "plots")
-        # log_table would append to the table of an earlier attempt.
-        table = answers_table(read_table(artifacts.predictions))
-        self._client.log_text(self.run_id, json.dumps(table, ensure_ascii=False), _ANSWERS)
-        logged = json.dumps([{"path": _ANSWERS, "type": "table"}])
-        self._client.set_tag(self.run_id, "mlflow.loggedArtifacts", logged)
+        self._log_tables(read_table(artifacts.predictions), self._metrics)
         self._write_note()
+
+    def log_review(self, page: str, predictions: pa.Table, metrics: Mapping[str, Any]) -> None:
+        """Logs the report and the tables again, with the champion's answers in them."""
+        self._client.log_text(self.run_id, page, "report.html")
+        self._log_tables(predictions, metrics)
+
+    def log_traces(self, predictions: pa.Table, *, limit: int) -> int:
+        """Makes at most `limit` test questions traces of the run; returns how many it has.
+
+        Changed and wrong answers come first. They belong to the run, and to the checkpoint that
+        gave the answers where one is logged.
+        """
+        reference = CHAMPION if CHAMPION in predictions["system"].to_pylist() else None
+        traces = question_traces(predictions, reference, limit)
+        models = self._client.get_run(self.run_id).outputs
+        logged = models.model_outputs if models else []
+        log_traces(
+            traces,
+            experiment_id=self.experiment_id,
+            run_id=self.run_id,
+            model_id=logged[0].model_id if logged else None,
+        )
+        asked = predictions.filter(pc.equal(predictions["system"], RELEASED)).num_rows
+        self._traced = (len(traces), asked)
+        self._write_note()
+        return len(traces)
 
     def log_decision(self, decision: Decision | Mapping[str, Any]) -> None:
         """Logs the gate's decision as `decision.json`, as a tag and in the run's description."""
@@ -238,7 +250,22 @@ class RunTracker:
         self._client.set_terminated(self.run_id, status)
 
     def _write_note(self) -> None:
-        self._client.set_tag(self.run_id, _NOTE, run_note(self._metrics, self._decision))
+        note = run_note(self._metrics, self._decision)
+        if self._traced is not None:
+            number, asked = self._traced
+            note += (
+                f"\n\nTraces: {number} of {asked} test questions, changed and wrong answers first "
+                "(`tracking.traces` sets how many)."
+            )
+        self._client.set_tag(self.run_id, _NOTE, note)
+
+    def _log_tables(self, predictions: pa.Table, metrics: Mapping[str, Any]) -> None:
+        tables = {_ANSWERS: answers_table(predictions), **review_tables(metrics)}
+        # log_table would append to the table of an earlier attempt.
+        for name, table in tables.items():
+            self._client.log_text(self.run_id, json.dumps(table, ensure_ascii=False), name)
+        logged = json.dumps([{"path": name, "type": "table"} for name in tables])
+        self._client.set_tag(self.run_id, "mlflow.loggedArtifacts", logged)
 
     def _steps(self, name: str) -> set[int]:
         """Steps at which the run has this metric."""
@@ -254,43 +281,3 @@ class RunTracker:
         metrics = [Metric(name, value, now, step) for name, value, step in values]
         for start in range(0, len(metrics), _METRICS_AT_ONCE):
             self._client.log_batch(self.run_id, metrics[start : start + _METRICS_AT_ONCE])
-
-
-def _history_row(line: bytes, path: Path) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-        int(row["step"])
-    except (ValueError, KeyError, TypeError):
-        shown = line[:80].decode(errors="replace")
-        raise ReleaseError(f"{path}: expected a JSON object with a step, got {shown!r}") from None
-    return dict(row)
-
-
-def _history_metrics(row: Mapping[str, Any], group: str) -> list[tuple[str, float]]:
-    return [
-        (
-            group + metric_name("dev", key[4:])
-            if key.startswith("dev_")
-            else f"{group}train/{key}",
-            float(value),
-        )
-        for key, value in row.items()
-        if key != "step"
-    ]
-
-
-def _dataset(name: str, table: Any, path: Path, data_hash: str) -> Any:
-    from mlflow.entities import Dataset
-
-    columns = [
-        {"name": field.name, "type": "string", "required": not field.nullable}
-        for field in table.schema
-    ]
-    return Dataset(
-        name=name,
-        digest=data_hash[:_DIGEST_LENGTH],
-        source_type="local",
-        source=json.dumps({"uri": path.as_posix()}),
-        schema=json.dumps({"mlflow_colspec": columns}),
-        profile=json.dumps({"num_rows": table.num_rows}),
-    )

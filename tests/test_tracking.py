@@ -12,7 +12,9 @@ import pytest
 
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
-from rag.evaluation.scoring import prediction_rows, summarize
+from rag.evaluation.scoring import prediction_rows
+from rag.evaluation.slices import SliceSettings
+from rag.evaluation.summary import evaluation_metrics
 from rag.params import Params, parse_params
 from rag.records import (
     DOCUMENTS,
@@ -56,10 +58,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
     answers = [Answer("petrel", -0.1, False), Answer("fulmar", -2.0, False)]
     nothing = [Answer("", 0.0, True)] * 2
     rows = prediction_rows("tuned", questions[:2], answers, retrieved=passages)
+    rows[1]["error"] = "reading"
     rows += prediction_rows("closed_book", questions[:2], nothing, retrieved=None)
     write_table(rows, PREDICTIONS, artifacts.predictions)
     table = read_table(artifacts.predictions)
-    metrics = summarize(table, resamples=100, confidence=0.95, seed=1)
+    metrics = evaluation_metrics(
+        table, resamples=100, confidence=0.95, seed=1, slices=SliceSettings(30, 20)
+    )
     artifacts.metrics.write_text(json.dumps(metrics))
     artifacts.report.write_text("<h1>Report</h1>")
     artifacts.plots.mkdir()
@@ -205,11 +210,20 @@ def test_the_evaluation_is_logged_once_and_whole(project: Artifacts) -> None:
     assert metrics["tuned/recall_at_5"] == 100.0
     assert metrics["closed_book/f1"] == 0.0
     assert len(curve(tracker, "tuned/f1")) == 1
+    assert (metrics["tuned/errors/reading"], metrics["tuned/errors/right"]) == (1.0, 1.0)
+    assert len(curve(tracker, "tuned/errors/reading")) == 1
+    assert "closed_book/errors/right" not in metrics
     table = json.loads(artifact(tracker, "answers.json").read_text())
     shown = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     assert [row["answer"] for row in shown] == ["fulmar", "petrel"]  # the worst first, each once
     assert shown[0]["evidence"] == "[d1] The petrel sails."
     assert shown[0]["closed_book"] == "(abstained)"
+    slices = json.loads(artifact(tracker, "slices.json").read_text())
+    shown = [dict(zip(slices["columns"], row, strict=True)) for row in slices["data"]]
+    assert {"language", "question_type", "gold_rank"} <= {row["dimension"] for row in shown}
+    assert not [name for name in metrics if "language" in name], "slices are no metrics"
+    listed = json.loads(stored(tracker).data.tags["mlflow.loggedArtifacts"])
+    assert [item["path"] for item in listed] == ["answers.json", "slices.json"]
     for name in ("report.html", "metrics.json", "predictions.parquet", "plots/curve.json"):
         assert artifact(tracker, name).is_file()
 

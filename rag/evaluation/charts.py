@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 Point = tuple[float, float]
@@ -36,6 +37,7 @@ def interval_bars(bars: Sequence[tuple[str, str, Mapping[str, float]]]) -> str:
 def stacked_bar(parts: Sequence[tuple[str, str, int]]) -> str:
     """One bar cut into counts; a part is (label, css class, count) and empty parts are left out."""
     total = sum(count for _, _, count in parts) or 1
+    spoken = ", ".join(f"{label}: {count}" for label, _, count in parts if count)
     pieces = [
         f'<span class="part {escape(style)}" style="flex-grow:{count}" '
         f'title="{escape(label)}: {count} ({100 * count / total:.0f} %)">'
@@ -43,7 +45,7 @@ def stacked_bar(parts: Sequence[tuple[str, str, int]]) -> str:
         for label, style, count in parts
         if count
     ]
-    return f'<div class="stack">{"".join(pieces)}</div>'
+    return f'<div class="stack" role="img" aria-label="{escape(spoken)}">{"".join(pieces)}</div>'
 
 
 def line_panel(
@@ -51,40 +53,106 @@ def line_panel(
 ) -> str:
     """A line over training steps; with `smooth` the values are faint behind their running mean."""
     shown = _thin(points)
-    steps = [step for step, _ in shown]
     values = [value for _, value in shown]
-    left, right = min(steps), max(steps)
-    ticks = _ticks(0.0 if from_zero else min(values), max(values))
-    bottom, top = ticks[0], ticks[-1]
-
-    def place(step: float, value: float) -> Point:
-        across = (step - left) / (right - left) if right > left else 0.5
-        return 100.0 * across, 100.0 * (1.0 - (value - bottom) / (top - bottom))
-
-    placed = [place(*point) for point in shown]
-    grid = "".join(f"M0 {place(left, tick)[1]:.2f}H100" for tick in ticks)
-    lines = [f'<path class="grid" d="{grid}"/>']
+    steps = [step for step, _ in shown]
+    scale = _Scale(min(steps), max(steps), _ticks(0.0 if from_zero else min(values), max(values)))
+    placed = [scale.place(*point) for point in shown]
+    lines = []
     if smooth:
         lines.append(_line("raw", placed))
-        placed = [place(step, value) for step, value in _running_mean(shown)]
+        placed = [scale.place(*point) for point in _running_mean(shown)]
     lines.append(_line("curve", placed))
-    dots = "" if smooth else "".join(
-        f'<i class="dot" style="left:{x:.2f}%;top:{y:.2f}%" '
-        f'title="step {step:.0f}: {value:.{decimals}f}"></i>'
-        for (x, y), (step, value) in zip(placed, shown, strict=True)
-    )  # fmt: skip
-    labels = "".join(
-        f'<span style="top:{place(left, tick)[1]:.2f}%">{_number(tick)}</span>' for tick in ticks
+    said = [f"step {step:.0f}: {value:.{decimals}f}" for step, value in shown]
+    dots = "" if smooth else _dots("dot", placed, said)
+    summary = f"{points[0][1]:.{decimals}f} → {points[-1][1]:.{decimals}f}"
+    ends = (f"step {min(steps):.0f}", f"{max(steps):.0f}")
+    return _panel(title, summary, scale, "".join(lines), ends=ends, dots=dots)
+
+
+def curves_panel(
+    title: str,
+    curves: Sequence[tuple[str, str, Sequence[Point]]],
+    *,
+    summary: str,
+    ends: tuple[str, str],
+    top: float | None = None,
+) -> str:
+    """Lines from 0 to 100 percent across; a curve is (label, css class, points).
+
+    `ends` stand below the axis. The scale goes from 0 to `top`, or to the highest value.
+    """
+    highest = max(value for _, _, points in curves for _, value in points)
+    scale = _Scale(0.0, 100.0, _ticks(0.0, highest if top is None else top))
+    lines = [_line(style, [scale.place(*at) for at in points]) for _, style, points in curves]
+    named = "".join(
+        f'<li class="{escape(style)}">{escape(label)}</li>' for label, style, _ in curves if label
     )
-    first, last = points[0][1], points[-1][1]
+    legend = f'<ul class="legend lines">{named}</ul>' if len(curves) > 1 else ""
+    return _panel(title, summary, scale, "".join(lines), ends=ends, legend=legend)
+
+
+def dots_panel(
+    title: str, dots: Sequence[tuple[float, float, str]], *, summary: str, ends: tuple[str, str]
+) -> str:
+    """Dots (x, y, what each says), both from 0 to 100 percent, over the diagonal."""
+    scale = _Scale(0.0, 100.0, _ticks(0.0, 100.0))
+    diagonal = _line("diagonal", [scale.place(0.0, 0.0), scale.place(100.0, 100.0)])
+    placed = [scale.place(x, y) for x, y, _ in dots]
+    curve = _line("curve", placed)
+    said = [text for _, _, text in dots]
+    shown = _dots("dot", placed, said)
+    return _panel(title, summary, scale, diagonal + curve, ends=ends, dots=shown)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From values to the 100 x 100 box, whose y grows downwards."""
+
+    left: float
+    right: float
+    ticks: Sequence[float]
+
+    def place(self, x: float, y: float) -> Point:
+        across = (x - self.left) / (self.right - self.left) if self.right > self.left else 0.5
+        bottom, top = self.ticks[0], self.ticks[-1]
+        return 100.0 * across, 100.0 * (1.0 - (y - bottom) / (top - bottom))
+
+    def height(self, tick: float) -> float:
+        return self.place(self.left, tick)[1]
+
+
+def _panel(
+    title: str,
+    summary: str,
+    scale: _Scale,
+    lines: str,
+    *,
+    ends: tuple[str, str],
+    dots: str = "",
+    legend: str = "",
+) -> str:
+    grid = "".join(f"M0 {scale.height(tick):.2f}H100" for tick in scale.ticks)
+    labels = "".join(
+        f'<span style="top:{scale.height(tick):.2f}%">{_number(tick)}</span>'
+        for tick in scale.ticks
+    )
+    left, right = (escape(end) for end in ends)
     return (
         f'<figure class="panel"><figcaption><b>{escape(title)}</b> '
-        f"<span>{first:.{decimals}f} → {last:.{decimals}f}</span></figcaption>"
-        f'<div class="plot"><div class="y-axis">{labels}</div><div class="area">'
+        f"<span>{escape(summary)}</span></figcaption>"
+        f'<div class="plot"><div class="y-axis" aria-hidden="true">{labels}</div><div class="area">'
         f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(title)}">{"".join(lines)}</svg>{dots}</div>'
-        f'<div class="x-axis"><span>step {left:.0f}</span><span>{right:.0f}</span></div></div>'
-        "</figure>"
+        f'aria-label="{escape(title)}: {escape(summary)}">'
+        f'<path class="grid" d="{grid}"/>{lines}</svg>{dots}</div>'
+        f'<div class="x-axis"><span>{left}</span><span>{right}</span></div></div>'
+        f"{legend}</figure>"
+    )
+
+
+def _dots(style: str, placed: Sequence[Point], said: Sequence[str]) -> str:
+    return "".join(
+        f'<i class="{style}" style="left:{x:.2f}%;top:{y:.2f}%" title="{escape(text)}"></i>'
+        for (x, y), text in zip(placed, said, strict=True)
     )
 
 

@@ -6,12 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from rag.artifacts import Artifacts
 from rag.errors import DataError
+from rag.evaluation.attribution import label_errors
 from rag.evaluation.plots import write_plots
+from rag.evaluation.probes import ask_again
 from rag.evaluation.report import render_report
-from rag.evaluation.report_data import ORACLE
-from rag.evaluation.scoring import prediction_rows, summarize
+from rag.evaluation.report_data import ORACLE, rows_by_system
+from rag.evaluation.scoring import prediction_rows
+from rag.evaluation.slices import SliceSettings, dimensions
+from rag.evaluation.summary import evaluation_metrics, metrics_text
 from rag.finetune.examples import gold_passages
 from rag.finetune.retriever import REPORT
 from rag.params import Params
@@ -30,6 +36,8 @@ from rag.records import (
 from rag.retrieval.embeddings import read_facts
 from rag.retrieval.fusion import Fusion
 
+Rows = list[dict[str, Any]]
+
 TUNED: System = "tuned"
 
 
@@ -38,33 +46,76 @@ def evaluate_systems(params: Params, artifacts: Artifacts) -> None:
     questions = read_questions(artifacts.questions, "test")
     if not questions:
         raise DataError("no test questions: raise prepare.test_share or add documents")
-    systems: list[System] = [TUNED, *params.evaluate.baselines]
-    gold: dict[str, Passage] = {}
-    if params.evaluate.oracle:
-        systems.append(ORACLE)
-        documents = {item.document_id for item in questions if item.document_id is not None}
-        gold = gold_passages(questions, read_chunks(artifacts.chunks, document_ids=documents))
-    rows: list[dict[str, Any]] = []
-    with progress("evaluate", len(systems) * len(questions)) as advance:
-        for system in systems:
-            answerer = QuestionAnswerer.load(artifacts, params, system)
-            given = gold if system == ORACLE else None
-            rows += answer_questions(answerer, questions, system, advance, gold=given)
-            answerer.close()
-    write_table(rows, PREDICTIONS, artifacts.predictions)
+    rows, probes = _answers(params, artifacts, questions)
+    write_table([row for of in rows.values() for row in of], PREDICTIONS, artifacts.predictions)
+    write_table(probes, PREDICTIONS, artifacts.probes)
     predictions = read_table(artifacts.predictions)
-    metrics = summarize(
-        predictions,
-        resamples=params.evaluate.resamples,
-        confidence=params.evaluate.confidence,
-        seed=params.seed,
-    )
-    text = json.dumps(metrics, indent=2) + "\n"
-    artifacts.metrics.write_text(text, encoding="utf-8")
+    metrics = metrics_of(predictions, params, artifacts)
+    artifacts.metrics.write_text(metrics_text(metrics), encoding="utf-8")
     history = read_history(artifacts)
     write_plots(artifacts.plots, metrics, history)
-    page = render_report(predictions, metrics, history, _facts(params, artifacts))
+    page = render_report(
+        predictions,
+        metrics,
+        history,
+        report_facts(params, artifacts),
+        slices=question_slices(predictions, params),
+    )
     artifacts.report.write_text(page, encoding="utf-8")
+
+
+def metrics_of(predictions: pa.Table, params: Params, artifacts: Artifacts) -> dict[str, Any]:
+    """The content of metrics.json for a table of answers, the tuned system's first."""
+    settings = params.evaluate
+    return evaluation_metrics(
+        predictions,
+        read_table(artifacts.probes) if settings.attribution else None,
+        resamples=settings.resamples,
+        confidence=settings.confidence,
+        seed=params.seed,
+        slices=_slice_settings(params),
+    )
+
+
+def question_slices(predictions: pa.Table, params: Params) -> dict[str, dict[str, list[str]]]:
+    """`{dimension: {value: [question id, ...]}}` of the tuned system's rows."""
+    return dimensions(rows_by_system(predictions)[TUNED], _slice_settings(params))
+
+
+def _slice_settings(params: Params) -> SliceSettings:
+    return SliceSettings(params.evaluate.min_slice_questions, params.evaluate.max_slice_values)
+
+
+def _answers(
+    params: Params, artifacts: Artifacts, questions: Sequence[Question]
+) -> tuple[dict[str, Rows], Rows]:
+    """Every system's rows, an oracle's last, and those of the probes, with the errors labelled."""
+    baselines: list[System] = list(params.evaluate.baselines)
+    bound: list[System] = [ORACLE] if params.evaluate.oracle else []
+    asked: list[System] = [TUNED, *baselines, *bound]
+    gold: dict[str, Passage] = {}
+    if params.evaluate.oracle or params.evaluate.attribution:
+        documents = {item.document_id for item in questions if item.document_id is not None}
+        gold = gold_passages(questions, read_chunks(artifacts.chunks, document_ids=documents))
+    rows: dict[str, Rows] = {}
+    with progress("evaluate", len(asked) * len(questions)) as advance:
+        for system in asked:
+            answerer = QuestionAnswerer.load(artifacts, params, system)
+            given = gold if system == ORACLE else None
+            rows[system] = answer_questions(answerer, questions, system, advance, gold=given)
+            answerer.close()
+    if not params.evaluate.attribution:
+        return rows, []
+    answerer = QuestionAnswerer.load(artifacts, params, TUNED)
+    top_k = params.retrieve.top_k
+    probes = ask_again(answerer, questions, rows[TUNED], gold, top_k=top_k)
+    answerer.close()
+    oracle = {row["question_id"]: row for row in probes if row["system"] == ORACLE}
+    others: dict[str, dict[str, Any]] = {
+        name: {row["question_id"]: row for row in rows[name]} for name in baselines
+    }
+    rows[TUNED] = label_errors(rows[TUNED], oracle, others)
+    return rows, probes
 
 
 def answer_questions(
@@ -100,7 +151,8 @@ def read_history(artifacts: Artifacts) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _facts(params: Params, artifacts: Artifacts) -> dict[str, str]:
+def report_facts(params: Params, artifacts: Artifacts) -> dict[str, str]:
+    """What the systems were made with, for the page."""
     manifest = read_manifest(artifacts.reader)
     fusion = Fusion.read(artifacts.fusion)
     threshold = manifest["abstain_below"]

@@ -41,6 +41,11 @@ _BY_CHARACTER = re.compile(f"[{BY_CHARACTER}]")
 _FOLDED_FORMS = re.compile("[\u3000\ufb00-\ufb06\uff00-\uffef]+")
 _INVISIBLE = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]+")
 _NOT_WORD = re.compile(r"[^\w\s]|_")
+#: What the rules below come to for ASCII, in one pass over the text.
+_ASCII = [chr(code) for code in range(128)]
+_ASCII_PUNCTUATION = [each for each in _ASCII if _NOT_WORD.match(each)]
+_ASCII_DELETED = str.maketrans("", "", "".join(_ASCII_PUNCTUATION))
+_ASCII_SPLIT = str.maketrans(dict.fromkeys(_ASCII_PUNCTUATION, " "))
 
 
 def fold(text: str) -> str:
@@ -52,6 +57,11 @@ def fold(text: str) -> str:
 
 def answer_tokens(text: str) -> list[str]:
     """Tokens by which two answers are compared; empty only for text without visible characters."""
+    if text.isascii():
+        lowered = text.lower()
+        words = lowered.translate(_ASCII_DELETED).split()
+        kept = [word for word in words if word not in ARTICLES]
+        return kept or words or lowered.split()
     folded = fold(text)
     words = unicodedata.normalize("NFC", _NOT_WORD.sub(_delete_punctuation, folded)).split()
     kept = words
@@ -62,6 +72,9 @@ def answer_tokens(text: str) -> list[str]:
 
 def text_tokens(text: str) -> list[str]:
     """Tokens of running text: split at punctuation and symbols, articles kept."""
+    if text.isascii():
+        lowered = text.lower()
+        return lowered.translate(_ASCII_SPLIT).split() or lowered.split()
     folded = fold(text)
     words = unicodedata.normalize("NFC", _NOT_WORD.sub(_split_at_punctuation, folded)).split()
     return _by_script(words or folded.split())

@@ -1,30 +1,52 @@
-"""Reads the two files of `ragloop score`; every problem is reported with its file and place."""
+"""Reads the files of `ragloop score`; every problem is reported with its file and place.
+
+Files are read as streams: lines one by one, and SQuAD JSON one article at a time, so that a million
+questions are a few columns of text in memory and never a tree of objects.
+"""
 
 from __future__ import annotations
 
-import gzip
-import json
-import lzma
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rag.errors import DataError
+from rag.evaluation.json_streams import brief, is_lines, object_pairs, object_rows, squad_articles
 
-_LINES = {".jsonl", ".ndjson"}
+
+@dataclass
+class References:
+    """The questions of a file, a column for each thing known of them.
+
+    `answers` has the accepted answers, none where there is no answer. `clusters` names what is
+    resampled together: a SQuAD paragraph, a `document`, or the question. `groups` has the value of
+    the key that the file was read by, if any.
+    """
+
+    question_ids: list[str] = field(default_factory=list)
+    answers: list[tuple[str, ...]] = field(default_factory=list)
+    clusters: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+
+    def in_order_of_ids(self) -> References:
+        """The same questions sorted by id: then no result depends on the order of a file."""
+        order = sorted(range(len(self.question_ids)), key=self.question_ids.__getitem__)
+        return References(
+            [self.question_ids[row] for row in order],
+            [self.answers[row] for row in order],
+            [self.clusters[row] for row in order],
+            [self.groups[row] for row in order if self.groups],
+        )
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The accepted answers of a question, none if it has no answer.
-
-    `cluster` names what is resampled together: a SQuAD paragraph, a `document`, or the question.
-    """
-
+class _Reference:
     question_id: str
     answers: tuple[str, ...]
     cluster: str
+    group: str | None = None
 
 
 def read_predictions(path: Path) -> dict[str, str]:
@@ -42,68 +64,104 @@ def read_predictions(path: Path) -> dict[str, str]:
     return predictions
 
 
-def read_references(path: Path) -> list[Reference]:
-    """References in the order of the file."""
+def read_references(path: Path, *, group_by: str | None = None) -> References:
+    """The questions of a file; `group_by` names a key of its JSONL rows that each row must have."""
     problems: list[str] = []
-    references: dict[str, Reference] = {}
-    for place, reference in _reference_items(path, problems):
-        if reference.question_id in references:
-            problems.append(f"{place}: id {reference.question_id!r} occurs twice")
-        references[reference.question_id] = reference
-    if not references and not problems:
+    references = References()
+    seen: set[str] = set()
+    for place, found in _reference_items(path, group_by, problems):
+        if found.question_id in seen:
+            problems.append(f"{place}: id {found.question_id!r} occurs twice")
+        seen.add(found.question_id)
+        references.question_ids.append(found.question_id)
+        references.answers.append(found.answers)
+        references.clusters.append(found.cluster)
+        if found.group is not None:
+            references.groups.append(found.group)
+    if not seen and not problems:
         problems.append(f"{path}: no question in this file")
     if problems:
         raise DataError(problems)
-    return list(references.values())
+    return references.in_order_of_ids()
+
+
+def read_no_answer_scores(path: Path, question_ids: Sequence[str]) -> list[float]:
+    """How sure the system is that there is no answer, a number for each of these questions.
+
+    The file is a JSON object `{id: number}`, as for the official script of SQuAD 2.0. Raises
+    DataError for a question without a number, a number that is not finite, and an unknown id.
+    """
+    problems: list[str] = []
+    scores: dict[str, float] = {}
+    for question_id, value in object_pairs(path, "{id: number}"):
+        if question_id in scores:
+            problems.append(f"{path}: id {question_id!r} occurs twice")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and abs(value) <= sys.float_info.max:
+            scores[question_id] = float(value)
+        else:
+            problems.append(f"{path}: {question_id!r} needs a finite number, got {value!r}")
+            scores[question_id] = 0.0
+    known = set(question_ids)
+    problems += [f"{path}: id {name!r} is not in the references" for name in scores.keys() - known]
+    problems += [f"{path}: no number for {name!r}" for name in question_ids if name not in scores]
+    if problems:
+        raise DataError(sorted(problems))
+    return [scores[question_id] for question_id in question_ids]
 
 
 def _prediction_items(path: Path, problems: list[str]) -> Iterator[tuple[str, str, Any]]:
-    if _is_lines(path):
-        for place, row in _lines(path, problems):
-            keys = [key for key in ("prediction", "answer") if key in row]
-            if not isinstance(row.get("id"), str) or len(keys) != 1:
-                problems.append(f'{place}: expected {{"id", "prediction"}}, got keys {sorted(row)}')
-                continue
+    if not is_lines(path):
+        yield from ((str(path), *pair) for pair in object_pairs(path, "{id: answer}"))
+        return
+    for place, row in object_rows(path, problems):
+        keys = [key for key in ("prediction", "answer") if key in row]
+        if isinstance(row.get("id"), str) and len(keys) == 1:
             yield place, row["id"], row[keys[0]]
-        return
-    pairs = _parse(path, _text(path), object_pairs_hook=list)
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
-        raise DataError(
-            f"{path}: expected a JSON object {{id: answer}}",
-            hint="A file with one object a line is named .jsonl.",
-        )
-    for question_id, text in pairs:
-        yield str(path), question_id, text
+        else:
+            problems.append(f'{place}: expected {{"id", "prediction"}}, got keys {sorted(row)}')
 
 
-def _reference_items(path: Path, problems: list[str]) -> Iterator[tuple[str, Reference]]:
-    if _is_lines(path):
-        for place, row in _lines(path, problems):
-            answers = _answers(row.get("answers"))
-            question_id, document = row.get("id"), row.get("document")
-            if not isinstance(question_id, str) or answers is None:
-                problems.append(f'{place}: expected {{"id", "answers": [...]}}, got: {_brief(row)}')
-                continue
-            if row.get("answerable") is False:
-                answers = ()
-            elif not answers and row.get("answerable"):
-                problems.append(f"{place}: {question_id!r} is answerable but has no answers")
-            cluster = f"question {question_id}" if document is None else f"document {document}"
-            yield place, Reference(question_id, answers, cluster)
+def _reference_items(
+    path: Path, group_by: str | None, problems: list[str]
+) -> Iterator[tuple[str, _Reference]]:
+    if is_lines(path):
+        yield from _rows(object_rows(path, problems), group_by, problems)
         return
-    tree = _parse(path, _text(path))
-    if not isinstance(tree, dict) or not isinstance(tree.get("data"), list):
+    if group_by is not None:
         raise DataError(
-            f'{path}: expected SQuAD JSON, {{"data": [...]}}',
-            hint="A file with one object a line is named .jsonl.",
+            f"{path}: only JSONL references have a key {group_by!r} to group by",
+            hint='Give one object a line: {"id", "answers": [...], "' + group_by + '"}.',
         )
-    for number, article in enumerate(tree["data"]):
+    for number, article in enumerate(squad_articles(path)):
         yield from _squad_article(f"{path}: data[{number}]", article, problems)
+
+
+def _rows(
+    rows: Iterable[tuple[str, dict[str, Any]]], group_by: str | None, problems: list[str]
+) -> Iterator[tuple[str, _Reference]]:
+    for place, row in rows:
+        answers = _answers(row.get("answers"))
+        question_id, document = row.get("id"), row.get("document")
+        if not isinstance(question_id, str) or answers is None:
+            problems.append(f'{place}: expected {{"id", "answers": [...]}}, got: {brief(row)}')
+            continue
+        if row.get("answerable") is False:
+            answers = ()
+        elif not answers and row.get("answerable"):
+            problems.append(f"{place}: {question_id!r} is answerable but has no answers")
+        group = None
+        if group_by is not None:
+            if row.get(group_by) is None:
+                problems.append(f"{place}: {question_id!r} has no {group_by!r}")
+            group = str(row.get(group_by))
+        cluster = f"question {question_id}" if document is None else f"document {document}"
+        yield place, _Reference(question_id, answers, cluster, group)
 
 
 def _squad_article(
     place: str, article: Any, problems: list[str]
-) -> Iterator[tuple[str, Reference]]:
+) -> Iterator[tuple[str, _Reference]]:
     paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
     if not isinstance(paragraphs, list):
         problems.append(f"{place}: expected a list 'paragraphs'")
@@ -119,11 +177,11 @@ def _squad_article(
             answers = _answers(row.get("answers")) if isinstance(row, dict) else None
             impossible = isinstance(row, dict) and row.get("is_impossible") is True
             if not isinstance(question_id, str) or (answers is None and not impossible):
-                problems.append(f"{within}: expected a question with id and answers: {_brief(row)}")
+                problems.append(f"{within}: expected a question with id and answers: {brief(row)}")
             elif not answers and not impossible:
                 problems.append(f"{within}: {question_id!r} has no answer and is not impossible")
             else:
-                yield within, Reference(question_id, () if impossible else answers or (), within)
+                yield within, _Reference(question_id, () if impossible else answers or (), within)
 
 
 def _answers(value: Any) -> tuple[str, ...] | None:
@@ -133,55 +191,3 @@ def _answers(value: Any) -> tuple[str, ...] | None:
     texts = [item.get("text") if isinstance(item, dict) else item for item in value]
     usable = tuple(text for text in texts if isinstance(text, str) and text.strip())
     return usable if len(usable) == len(texts) else None
-
-
-def _is_lines(path: Path) -> bool:
-    name = path.with_suffix("") if path.suffix in (".gz", ".xz") else path
-    return name.suffix in _LINES
-
-
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
-        elif path.suffix == ".xz":
-            raw = lzma.decompress(raw)
-        return raw.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8: {error}") from None
-
-
-def _parse(path: Path, text: str, **options: Any) -> Any:
-    try:
-        return json.loads(text, **options)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}:{error.lineno}: not valid JSON: {error.msg}",
-            hint="A file with one object a line is named .jsonl.",
-        ) from None
-
-
-def _lines(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        place = f"{path}:{number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.append(f"{place}: not valid JSON: {error.msg}")
-            continue
-        if isinstance(row, dict):
-            yield place, row
-        else:
-            problems.append(f"{place}: expected an object, got {_brief(row)}")
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,42 +1,55 @@
-"""From answers to `predictions.parquet`, and from there to `metrics.json`.
+"""From answers to `predictions.parquet`, and from there to the numbers of every system.
 
 Each row of `records.PREDICTIONS` holds one answer of one system with its own scores, so whatever is
 reported can be computed again from the table alone. Two systems are compared question by question,
-joined by id. Exact match, F1 and abstention count over all questions; BLEU and ROUGE-L over the
-answerable ones; recall and MRR over those that retrieval can be scored on.
+joined by id. Exact match, F1 and abstention count over all questions; BLEU, chrF and ROUGE over the
+answerable ones; recall, MRR and the like over those that retrieval can be scored on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from rag.errors import MetricError
 from rag.evaluation.answer_scores import exact_match, token_f1
+from rag.evaluation.chrf import chrf
+from rag.evaluation.evidence import evidence_exact_match
 from rag.evaluation.metric_groups import (
+    DECIMALS,
+    RANKING_METRICS,
     RETRIEVAL_METRICS,
+    Groups,
     MetricGroup,
-    group_intervals,
+    differences,
+    joint_intervals,
     metric_groups,
     refuse,
     repeated,
+    rounded,
 )
-from rag.evaluation.ranking import CUTOFFS, recall_at, reciprocal_rank
+from rag.evaluation.ranking import CUTOFFS, ndcg_at, precision_at, recall_at, reciprocal_rank
 from rag.evaluation.rouge import rouge
 from rag.evaluation.statistics import Interval, Resampling
+from rag.evaluation.version import metrics_version, one_version
 from rag.records import Answer, Passage, Question, sorted_json
 from rag.retrieval.relevance import has_gold, is_relevant
+
+__all__ = [
+    "DECIMALS",
+    "aligned_groups",
+    "compare_systems",
+    "prediction_rows",
+    "rows_by_system",
+    "summarize",
+]
 
 Value = TypeVar("Value")
 #: (passage text, its document id, question) -> whether the passage holds the answer.
 Relevance = Callable[[str, str, Question], bool]
-
-#: Decimals of every number in metrics.json, which is in percent.
-DECIMALS = 4
 
 
 def prediction_rows(
@@ -89,8 +102,12 @@ def prediction_rows(
                 ],
                 "exact_match": exact_match(answer.text, accepted),
                 "f1": token_f1(answer.text, accepted),
-                "rougeL": rouge(answer.text, accepted)["rougeL"],
+                **rouge(answer.text, accepted),
+                "chrf": chrf(answer.text, accepted),
+                **_reading_scores(question, answer, judge, reads=passages is not None),
                 **_retrieval_scores(question, scored, judge),
+                "error": None,
+                "metrics_version": metrics_version(),
             }
         )
     return rows
@@ -99,30 +116,25 @@ def prediction_rows(
 def summarize(
     predictions: pa.Table, *, resamples: int, confidence: float, seed: int
 ) -> dict[str, Any]:
-    """The content of metrics.json, in percent.
+    """Every metric of every system, in percent: what metrics.json begins with.
 
-    `{"n_questions": N, "confidence": 0.95, "systems": {system: {metric: {"value", "low", "high"}}},
-    "differences": {baseline: {metric: {...}}}}`; differences are paired: the first system of the
-    table minus each other one. A system that does not retrieve has no retrieval metrics; any other
-    metric that cannot be computed raises MetricError.
+    `{"n_questions": N, "confidence": 0.95, "metrics_version": "1-...", "systems": {system: {metric:
+    {"value", "low", "high"}}}, "differences": {baseline: {metric: {...}}}}`; differences are
+    paired: the first system of the table minus each other one. A system that does not retrieve has
+    no retrieval metrics; any other metric that cannot be computed raises MetricError, and so do
+    rows that were scored by different rules.
     """
-    systems = _groups_by_system(predictions)
+    rows = rows_by_system(predictions)
+    version = one_version([row["metrics_version"] for of in rows.values() for row in of])
+    systems = aligned_groups(rows)
     first, *others = systems
-    resampling = Resampling(resamples, confidence, seed)
+    level, change = joint_intervals(systems, others, Resampling(resamples, confidence, seed))
     return {
-        "n_questions": len(systems[first][0].question_ids),
+        "n_questions": len(rows[first]),
         "confidence": confidence,
-        "systems": {
-            name: _rounded(group_intervals(group, None, resampling) for group in groups)
-            for name, groups in systems.items()
-        },
-        "differences": {
-            name: _rounded(
-                group_intervals(ours, theirs, resampling)
-                for ours, theirs in _paired(systems[first], systems[name])
-            )
-            for name in others
-        },
+        "metrics_version": version,
+        "systems": rounded(level),
+        "differences": rounded(change),
     }
 
 
@@ -132,41 +144,48 @@ def compare_systems(
     """Paired differences challenger - champion of every metric both have, in percentage points.
 
     Each table holds one system. Raises MetricError when the tables do not ask the same questions
-    with the same accepted answers.
+    with the same accepted answers, or were scored by different rules.
     """
-    sides: list[list[MetricGroup]] = []
+    sides: list[Groups] = []
+    versions: list[str | None] = []
     for role, table in (("challenger", challenger), ("champion", champion)):
-        systems = _groups_by_system(table)
+        systems = rows_by_system(table)
         if len(systems) != 1:
             raise MetricError(f"{role}: expected one system, got {', '.join(systems)}")
-        sides += systems.values()
-    differences: dict[str, Interval] = {}
-    for ours, theirs in _paired(*sides):
-        differences |= group_intervals(ours, theirs, Resampling(resamples, confidence, seed))
-    return differences
+        ((name, rows),) = systems.items()
+        versions += [row["metrics_version"] for row in rows]
+        sides.append(metric_groups(name, rows))
+    one_version(versions)
+    ours, theirs = sides
+    resampling = Resampling(resamples, confidence, seed)
+    found: dict[str, Interval] = {}
+    for kind, group in ours.items():
+        if kind in theirs:
+            other = theirs[kind].aligned_with(group)
+            for metrics in differences(group, [other], resampling).values():
+                found |= metrics
+    return found
 
 
-def _groups_by_system(predictions: pa.Table) -> dict[str, list[MetricGroup]]:
+def rows_by_system(predictions: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a predictions table by system, in the table's order."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in predictions.to_pylist():
         rows.setdefault(row["system"], []).append(row)
     if not rows:
         raise MetricError("the predictions table is empty: there is nothing to score")
-    return {system: metric_groups(system, of_system) for system, of_system in rows.items()}
+    return rows
 
 
-def _paired(
-    ours: Sequence[MetricGroup], theirs: Sequence[MetricGroup]
-) -> Iterable[tuple[MetricGroup, MetricGroup]]:
-    """Groups come in one order; the last, retrieval, may be absent on either side."""
-    return zip(ours, theirs, strict=False)
-
-
-def _rounded(found: Iterable[dict[str, Interval]]) -> dict[str, dict[str, float]]:
+def aligned_groups(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Groups]:
+    """The metric groups of every system, each in the order of the first one that has it."""
+    systems = {name: metric_groups(name, of) for name, of in rows.items()}
+    leading: dict[str, MetricGroup] = {}
+    for groups in systems.values():
+        leading = {**groups, **leading}
     return {
-        name: {end: round(value, DECIMALS) + 0.0 for end, value in asdict(interval).items()}
-        for intervals in found
-        for name, interval in intervals.items()
+        name: {kind: group.aligned_with(leading[kind]) for kind, group in groups.items()}
+        for name, groups in systems.items()
     }
 
 
@@ -212,11 +231,37 @@ def _evidence(passage: Passage, posterior: float | None) -> dict[str, Any]:
     }
 
 
+def _reading_scores(
+    question: Question, answer: Answer, judge: Relevance, *, reads: bool
+) -> dict[str, Any]:
+    """What is said of the passages that the reader had before it, which may be fewer than found."""
+    if not reads:
+        return {"evidence_em": None, "gold_read": None}
+    read = sorted(answer.evidence, key=lambda item: item.rank)
+    held = [judge(item.text, item.document_id, question) for item in read]
+    return {
+        "evidence_em": evidence_exact_match(
+            answer.text,
+            question.answers if question.answerable else (),
+            [item.text for item in read],
+            [item.posterior for item in read],
+        ),
+        "gold_read": any(held) if has_gold(question) else None,
+    }
+
+
 def _retrieval_scores(
     question: Question, passages: Sequence[Passage] | None, judge: Relevance
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     if passages is None or not has_gold(question):
-        return dict.fromkeys(RETRIEVAL_METRICS)
+        return dict.fromkeys((*RETRIEVAL_METRICS, *RANKING_METRICS, "gold_rank"))
     found = [judge(passage.text, passage.document_id, question) for passage in passages]
-    recall = {f"recall@{cutoff}": recall_at(found, cutoff) for cutoff in CUTOFFS}
-    return {**recall, "mrr": reciprocal_rank(found)}
+    # Relevant passages that were not retrieved are not known: nDCG is of those that were.
+    gains = [float(good) for good in found]
+    return {
+        **{f"recall@{cutoff}": recall_at(found, cutoff) for cutoff in CUTOFFS},
+        "mrr": reciprocal_rank(found),
+        "precision@5": precision_at(found, 5),
+        "ndcg@5": ndcg_at(gains, 5, gains) if any(found) else 0.0,
+        "gold_rank": found.index(True) + 1 if any(found) else None,
+    }

@@ -1,28 +1,51 @@
-"""Bootstrap intervals: percentile method, whole documents resampled, seeded and vectorised.
+"""Bootstrap intervals: whole documents resampled, seeded and vectorised.
 
 Questions about one document share their fate, so documents are drawn and not questions (the cluster
 bootstrap; Davison and Hinkley 1997, section 3.8). A statistic is a function of column sums, for
-example the sum of scores and the number of questions, or the n-gram counts of BLEU: a resample then
-costs one row of a matrix product, and corpus metrics are recomputed instead of averaged.
+example the sum of scores and the number of questions, or the n-gram counts of BLEU: corpus metrics
+are recomputed for each resample instead of averaged. `resampling` draws, `tails` says which
+quantiles become the ends of an interval, docs/statistics.md how well these hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from rag.errors import MetricError
+from rag.evaluation.resampling import (
+    Clusters,
+    FloatMatrix,
+    FloatVector,
+    Statistic,
+    clusters_of,
+    leave_one_out,
+    resampled_sums,
+)
+from rag.evaluation.tails import (
+    Method,
+    bca_tails,
+    degrees_of_freedom,
+    expanded_tails,
+    percentile_tails,
+)
 
-FloatVector = npt.NDArray[np.float64]
-FloatMatrix = npt.NDArray[np.float64]
-#: Sums of columns for R resamples, (R, M), to one value a resample, (R,).
-Statistic = Callable[[FloatMatrix], FloatVector]
-
-#: Random draws held in memory at once, about 32 MB.
-_DRAWS_IN_MEMORY = 2**21
+__all__ = [
+    "FloatMatrix",
+    "FloatVector",
+    "Interval",
+    "Method",
+    "Resampling",
+    "Statistic",
+    "bootstrap_interval",
+    "bootstrap_intervals",
+    "mean_of",
+    "paired_bootstrap",
+]
 
 
 @dataclass(frozen=True)
@@ -36,11 +59,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often documents are drawn, how wide the interval is, and where randomness starts."""
+    """How often documents are drawn, how wide the interval is, and where randomness starts.
+
+    The default `method` covers what it promises from six documents on; see `tails`.
+    """
 
     resamples: int
     confidence: float
     seed: int
+    method: Method = "expanded"
 
 
 def mean_of(column: int, count: int) -> Statistic:
@@ -69,20 +96,21 @@ def bootstrap_intervals(
     if not np.isfinite(matrix).all():
         rows = np.flatnonzero(~np.isfinite(matrix).all(axis=1))[:5].tolist()
         raise MetricError(f"bootstrap: scores that are not finite in rows {rows}")
-    if resampling.resamples < 1 or not 0.0 < resampling.confidence < 1.0:
-        raise MetricError(
-            f"bootstrap: needs resamples >= 1 and confidence between 0 and 1, got {resampling}"
-        )
-    sums = _cluster_sums(matrix, clusters)  # (G, M)
-    tails = [(1.0 - resampling.confidence) / 2.0, (1.0 + resampling.confidence) / 2.0]
-    resampled = _resampled_sums(sums, resampling) if len(sums) > 1 else None  # (R, M)
+    _check(resampling)
+    drawn = clusters_of(matrix, clusters)
+    values = {name: _finite(name, made(drawn.total)) for name, made in statistics.items()}
+    if drawn.count == 1:
+        return {name: Interval(float(value[0]), *bounds) for name, value in values.items()}
+    sums = resampled_sums(drawn, resampling.resamples, resampling.seed)  # (R, M)
     intervals = {}
     for name, statistic in statistics.items():
-        value = _finite(name, statistic(sums.sum(axis=0, keepdims=True)))
-        low, high = bounds
-        if resampled is not None:
-            low, high = np.quantile(_finite(name, statistic(resampled)), tails)
-        intervals[name] = Interval(float(value[0]), float(low), float(high))
+        resampled = _finite(name, statistic(sums))
+        tails = percentile_tails(resampling.confidence)
+        if resampling.method != "percentile":
+            without = _finite(name, leave_one_out(drawn, statistic))  # (D,)
+            tails = _corrected_tails(float(values[name][0]), resampled, without, drawn, resampling)
+        low, high = np.quantile(resampled, tails)
+        intervals[name] = Interval(float(values[name][0]), float(low), float(high))
     return intervals
 
 
@@ -94,6 +122,7 @@ def bootstrap_interval(
     confidence: float,
     seed: int,
     bounds: tuple[float, float] = (0.0, 1.0),
+    method: Method = "expanded",
 ) -> Interval:
     """The mean of per-question scores (N,) with its interval."""
     vector = np.asarray(scores, dtype=np.float64)
@@ -101,7 +130,7 @@ def bootstrap_interval(
         np.column_stack([vector, np.ones_like(vector)]),
         {"mean": mean_of(0, 1)},
         clusters,
-        Resampling(resamples, confidence, seed),
+        Resampling(resamples, confidence, seed, method),
         bounds=bounds,
     )["mean"]
 
@@ -115,6 +144,7 @@ def paired_bootstrap(
     confidence: float,
     seed: int,
     bounds: tuple[float, float] = (-1.0, 1.0),
+    method: Method = "expanded",
 ) -> Interval:
     """The mean difference challenger - champion; row i of both is the same question."""
     first = np.asarray(challenger, dtype=np.float64)
@@ -130,34 +160,36 @@ def paired_bootstrap(
         confidence=confidence,
         seed=seed,
         bounds=bounds,
+        method=method,
     )
 
 
-def _cluster_sums(matrix: FloatMatrix, clusters: Sequence[str] | None) -> FloatMatrix:
-    """Rows added up by cluster, in the order of the clusters' names: (N, M) -> (G, M)."""
-    if clusters is None:
-        return matrix
-    if len(clusters) != len(matrix):
-        raise MetricError(f"bootstrap: {len(matrix)} rows of scores but {len(clusters)} clusters")
-    names, owner = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    sums = np.zeros((len(names), matrix.shape[1]))
-    np.add.at(sums, owner, matrix)
-    return sums
+def _check(resampling: Resampling) -> None:
+    if resampling.resamples < 1 or not 0.0 < resampling.confidence < 1.0:
+        raise MetricError(
+            f"bootstrap: needs resamples >= 1 and confidence between 0 and 1, got {resampling}"
+        )
+    if resampling.method not in get_args(Method):
+        raise MetricError(
+            f"bootstrap: the method must be one of {', '.join(get_args(Method))}, "
+            f"got {resampling.method!r}"
+        )
 
 
-def _resampled_sums(sums: FloatMatrix, resampling: Resampling) -> FloatMatrix:
-    """Column sums of R draws of G clusters out of G: (G, M) -> (R, M)."""
-    generator = np.random.default_rng(resampling.seed)
-    groups, resamples = len(sums), resampling.resamples
-    at_once = max(1, min(resamples, _DRAWS_IN_MEMORY // groups))
-    resampled = np.empty((resamples, sums.shape[1]))
-    for start in range(0, resamples, at_once):
-        size = min(at_once, resamples - start)
-        drawn = generator.integers(0, groups, size=(size, groups))  # (r, G)
-        drawn += groups * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * groups).reshape(size, groups)
-        resampled[start : start + size] = times.astype(np.float64) @ sums
-    return resampled
+def _corrected_tails(
+    value: float,
+    resampled: FloatVector,
+    without: FloatVector,
+    clusters: Clusters,
+    resampling: Resampling,
+) -> tuple[float, float]:
+    """The levels of the ends, from the statistic without one cluster of each kind, (D,)."""
+    times = clusters.times
+    influence = np.average(without, weights=times) - without
+    if resampling.method == "bca":
+        return bca_tails(resampling.confidence, value, resampled, influence, times)
+    freedom = degrees_of_freedom(influence, times, clusters.sizes)
+    return expanded_tails(resampling.confidence, clusters.count, freedom)
 
 
 def _finite(name: str, values: FloatVector) -> FloatVector:

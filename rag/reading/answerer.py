@@ -111,11 +111,14 @@ class QuestionAnswerer:
         """Answers with everything that was retrieved, in the order of the questions.
 
         `given` has, by the place of a question, the passages that are read in place of what
-        retrieval found.
+        retrieval finds for the others.
         """
-        found = self.search(questions, max(self._params.reader.passages, _SHOWN_PASSAGES))
-        for place, passages in (given or {}).items():
-            found[place] = list(passages)
+        found = [list((given or {}).get(place, ())) for place in range(len(questions))]
+        searched = [place for place in range(len(questions)) if place not in (given or {})]
+        limit = max(self._params.reader.passages, _SHOWN_PASSAGES)
+        own = self.search([questions[place] for place in searched], limit) if searched else []
+        for place, passages in zip(searched, own, strict=True):
+            found[place] = passages
         answers = self.reader.answer(questions, found, progress=progress)
         if self._checks:
             answers = [checked(answer, self._threshold) for answer in answers]

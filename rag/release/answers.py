@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from rag.evaluation.report_data import CHAMPION, change, review_order
+
 #: The system that is released; the first columns are its own.
 RELEASED = "tuned"
 _PASSAGES_SHOWN = 3
@@ -17,7 +19,8 @@ def answers_table(predictions: pa.Table) -> dict[str, Any]:
     """`{"columns": [...], "data": [[...], ...]}` as MLflow tables are; the worst answers first.
 
     `source_share` is the highest p(passage | question, answer) of a row, null where the reader
-    weighs no passages or abstained.
+    weighs no passages or abstained. With a champion, `change` says what became of its answer, and
+    lost, gained and changed answers come first, in this order.
     """
     by_system: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in predictions.to_pylist():
@@ -25,7 +28,12 @@ def answers_table(predictions: pa.Table) -> dict[str, Any]:
     others = [system for system in by_system if system != RELEASED]
     columns = ["question", "gold", "answer", "f1", "exact_match", "abstained", "confidence"]
     columns += [*others, "evidence", "source_share", "gold_document", "question_id"]
-    ordered = sorted(by_system[RELEASED].values(), key=lambda row: (row["f1"], row["question_id"]))
+    rows = sorted(by_system[RELEASED].values(), key=lambda row: str(row["question_id"]))
+    before = None
+    if CHAMPION in by_system:
+        columns.append("change")
+        before = [by_system[CHAMPION][row["question_id"]] for row in rows]
+    ordered = review_order(rows, before)
     data = [
         [
             row["question"],
@@ -40,8 +48,9 @@ def answers_table(predictions: pa.Table) -> dict[str, Any]:
             _source_share(row),
             row["document_id"] or "",
             row["question_id"],
+            *([change(row, before[place])] if before else []),
         ]
-        for row in ordered
+        for place, row in ((place, rows[place]) for place in ordered)
     ]
     return {"columns": columns, "data": data}
 

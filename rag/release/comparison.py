@@ -1,90 +1,96 @@
-"""Prediction tables of two systems: whether they can be compared, and by how much they differ.
+"""Whether prediction tables can be compared at all: the same questions, complete, of one version.
 
-The numbers are those of `rag.evaluation.scoring`; what is added here is the refusal of tables that
-would give a number without meaning: other questions under the same ids, or retrieval scores that
-are missing where there was something to find. All raise ReleaseError or MetricError.
+What is refused here would give a number without meaning: other questions under the same ids, scores
+that are missing where there was something to score, metrics of other rules. All raise ReleaseError.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rag.errors import ReleaseError
 from rag.evaluation.metric_groups import RETRIEVAL_METRICS
-from rag.evaluation.scoring import DECIMALS, compare_systems, summarize
-from rag.evaluation.statistics import Interval
-from rag.records import PREDICTIONS
+from rag.records import PREDICTIONS, sorted_json
 
-#: What makes a question the same question, beside its id and its accepted answers.
-_FROZEN = ("question", "document_id", "answerable")
+#: What makes a question the same question, beside its id.
+_FROZEN = ("question", "answers", "document_id", "answerable")
+_COMPLETE = ("question_id", "question", "answers", "answerable", "slices", "prediction")
+_SCORED = ("exact_match", "f1", "rouge1", "rouge2", "rougeL", "abstained")
 _NAMED_IN_A_MESSAGE = 3
 
 
 def check_predictions(label: str, table: pa.Table) -> None:
-    """Refuses a table that is empty, lacks a column, or has gaps in its retrieval scores."""
+    """Refuses a table that is empty, of several systems, or with gaps or repeated questions."""
     missing = [name for name in PREDICTIONS.names if name not in table.schema.names]
     if missing:
         raise ReleaseError(f"{label}: the predictions have no column {', '.join(missing)}")
     if not table.num_rows:
         raise ReleaseError(f"{label}: the predictions are empty")
-    needed = ("question_id", *_FROZEN, "answers", "prediction", "exact_match", "f1", "rougeL")
-    for name in needed:
-        nulls = table[name].null_count
-        if nulls and name != "document_id":
-            raise ReleaseError(f"{label}: {name} is missing in {nulls} of {table.num_rows} rows")
-    columns = ["question_id", "answerable", *RETRIEVAL_METRICS]
-    rows = [row for row in table.select(columns).to_pylist() if row["answerable"]]
+    for name in (*_COMPLETE, *_SCORED):
+        if table[name].null_count:
+            raise ReleaseError(
+                f"{label}: {name} is missing in {table[name].null_count} of {table.num_rows} rows"
+            )
+    systems = pc.unique(table["system"]).to_pylist()
+    if len(systems) != 1:
+        raise ReleaseError(f"{label}: expected one system, got {', '.join(map(str, systems))}")
+    ids = table["question_id"].to_pylist()
+    if len(set(ids)) < len(ids):
+        _refuse(f"{label}: questions that occur twice", {i for i in ids if ids.count(i) > 1})
     for metric in RETRIEVAL_METRICS:
-        gaps = [row["question_id"] for row in rows if row[metric] is None]
-        if len(gaps) < len(rows):  # a system without retrieval has none at all
-            _refuse(f"{label}: {metric} is missing for questions that have an answer", gaps)
+        gaps = pc.and_(table["answerable"], pc.is_null(table[metric]))
+        absent = table.filter(gaps)["question_id"].to_pylist() if pc.any(gaps).as_py() else []
+        if len(absent) < pc.sum(table["answerable"]).as_py():  # without retrieval: none at all
+            _refuse(f"{label}: {metric} is missing for questions that have an answer", absent)
 
 
 def check_same_questions(label: str, table: pa.Table, other_label: str, other: pa.Table) -> None:
-    """Refuses tables whose questions differ in text, document or answerability under one id."""
-    asked = {row["question_id"]: row for row in table.select(["question_id", *_FROZEN]).to_pylist()}
-    changed = [
-        row["question_id"]
-        for row in other.select(["question_id", *_FROZEN]).to_pylist()
-        if row["question_id"] in asked and row != asked[row["question_id"]]
-    ]
-    _refuse(f"{label} and {other_label} were asked different questions under the same ids", changed)
+    """Refuses tables, both sorted by id, of other questions, texts, answers, documents or rules."""
+    mine, theirs = set(table["question_id"].to_pylist()), set(other["question_id"].to_pylist())
+    both = f"{label} and {other_label}"
+    _refuse(f"{both} were not asked the same questions; only one of them has", mine ^ theirs)
+    for name in _FROZEN:
+        if table[name].equals(other[name]):
+            continue
+        ids = table["question_id"].to_pylist()
+        pairs = zip(ids, table[name].to_pylist(), other[name].to_pylist(), strict=True)
+        changed = {question for question, first, second in pairs if first != second}
+        what = "accepted answers" if name == "answers" else "questions"
+        _refuse(f"{both} were given different {what} ({name}) under the same ids", changed)
+    versions = metrics_version(label, table), metrics_version(other_label, other)
+    if len(set(versions)) > 1:
+        raise ReleaseError(
+            f"{both} were scored by different rules: metrics_version {versions[0]!r} and "
+            f"{versions[1]!r}; run: ragloop run --force"
+        )
 
 
-def differences(
-    challenger: pa.Table, other: pa.Table, *, resamples: int, confidence: float, seed: int
-) -> dict[str, Interval]:
-    """Paired differences challenger - other, in points, of every metric that both have."""
-    found = compare_systems(
-        challenger, other, resamples=resamples, confidence=confidence, seed=seed
-    )
-    return {
-        name: _rounded(interval.value, interval.low, interval.high)
-        for name, interval in found.items()
+def metrics_version(label: str, table: pa.Table) -> str:
+    """The version of the rules that every row was scored by."""
+    found = pc.unique(table["metrics_version"]).to_pylist()
+    if len(found) != 1 or not found[0]:
+        raise ReleaseError(f"{label}: expected one metrics_version, got {found}")
+    return str(found[0])
+
+
+def suite_version(table: pa.Table) -> str:
+    """SHA-256 of the questions, their accepted answers and documents, and the rules of scoring.
+
+    Whatever the order of the rows: a test set of another version answers another question.
+    """
+    columns = table.select(["question_id", *_FROZEN]).sort_by("question_id").to_pydict()
+    frozen: Mapping[str, object] = {
+        **columns,
+        "metrics_version": metrics_version("the predictions", table),
     }
+    return hashlib.sha256(sorted_json(frozen).encode()).hexdigest()
 
 
-def levels(table: pa.Table, *, resamples: int, confidence: float, seed: int) -> dict[str, Interval]:
-    """Every metric of the one system in the table, in percent."""
-    systems: Mapping[str, Any] = summarize(
-        table, resamples=resamples, confidence=confidence, seed=seed
-    )["systems"]
-    if len(systems) != 1:
-        raise ReleaseError(f"expected the predictions of one system, got {', '.join(systems)}")
-    (metrics,) = systems.values()
-    return {name: Interval(**ends) for name, ends in metrics.items()}
-
-
-def _rounded(*ends: float) -> Interval:
-    """To the decimals of metrics.json: the sums of equal scores may differ in their last bits."""
-    value, low, high = (round(end, DECIMALS) + 0.0 for end in ends)
-    return Interval(value, low, high)
-
-
-def _refuse(what: str, question_ids: list[str]) -> None:
+def _refuse(what: str, question_ids: set[str] | list[str]) -> None:
     if question_ids:
         shown = ", ".join(sorted(question_ids)[:_NAMED_IN_A_MESSAGE])
         raise ReleaseError(f"{what}: {len(question_ids)} questions, for example {shown}")

@@ -4,83 +4,59 @@ Challenger and champion answered the same frozen questions, so they are compared
 question: paired bootstrap, whole documents resampled, seeded. The lower end of an interval must
 clear its threshold, so equal systems and lucky small samples are not promoted. Whatever cannot be
 compared (a missing metric, NaN, other questions, any exception) is ERROR, and the champion stays.
+docs/gate.md says what each check means and how to choose its threshold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from rag.errors import RagError, ReleaseError
-from rag.evaluation.statistics import Interval
+from rag.evaluation.statistics import Resampling
 from rag.params import GateParams
-from rag.release.comparison import check_predictions, check_same_questions, differences, levels
+from rag.release.attribution import OLD_INDEX, OLD_MODEL, attribution
+from rag.release.comparison import (
+    check_predictions,
+    check_same_questions,
+    metrics_version,
+    suite_version,
+)
+from rag.release.cost import CostSample, cost_checks
+from rag.release.decision import Check, Decision, Outcome
+from rag.release.guards import (
+    behaviour,
+    behaviour_check,
+    budget_check,
+    collapse_check,
+    floor_check,
+    gain_check,
+    slice_checks,
+)
+from rag.release.quantities import Arm, Quantity, Sampling, difference, measure
+from rag.release.significance import detectable_effect, significance
 
-
-class Outcome(StrEnum):
-    """What the gate says; only PROMOTE changes what is live."""
-
-    PROMOTE = "PROMOTE"
-    REJECT = "REJECT"
-    INCONCLUSIVE = "INCONCLUSIVE"
-    ERROR = "ERROR"
+__all__ = ["Check", "Context", "Decision", "Outcome", "decide"]
 
 
 @dataclass(frozen=True)
-class Check:
-    """One threshold and what was measured against it, in points of percent.
+class Context:
+    """What the gate judges beside predictions; it holds no clock and no environment.
 
-    `name` is `primary`, `guard` or `floor`, with the system compared against where there is one.
+    `test_set` is the version of the questions that both systems had to answer, `decisions_before`
+    how often it has decided. `mixed` has the arms of the attribution grid, `unmixed` says why it
+    has none. `checks` are verdicts from elsewhere, for example of a person.
     """
 
-    name: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    threshold: float
-    passed: bool
-    detail: str
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The outcome with everything it rests on; `params` are the gate's params and the seed."""
-
-    outcome: Outcome
-    reasons: tuple[str, ...]
-    checks: tuple[Check, ...]
-    compared_with: str
-    n_questions: int
-    params: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON that `from_json` reads back."""
-        checks = [asdict(check) for check in self.checks]
-        return {
-            "outcome": self.outcome.value,
-            "reasons": list(self.reasons),
-            "checks": checks,
-            "compared_with": self.compared_with,
-            "n_questions": self.n_questions,
-            "params": self.params,
-        }
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Decision:
-        """The decision that `to_json` wrote."""
-        return cls(
-            outcome=Outcome(record["outcome"]),
-            reasons=tuple(record["reasons"]),
-            checks=tuple(Check(**check) for check in record["checks"]),
-            compared_with=str(record["compared_with"]),
-            n_questions=int(record["n_questions"]),
-            params=dict(record["params"]),
-        )
+    test_set: str | None = None
+    decisions_before: int = 0
+    cost: CostSample | None = None
+    checks: tuple[Check, ...] = ()
+    mixed: Mapping[str, pa.Table] = field(default_factory=dict)
+    unmixed: str = ""
 
 
 def decide(
@@ -90,120 +66,168 @@ def decide(
     params: GateParams,
     *,
     seed: int,
+    context: Context | None = None,
 ) -> Decision:
     """Compares a challenger with the champion, or with every baseline while there is no champion.
 
     Tables have the columns of `records.PREDICTIONS` and the rows of one system each. Never raises:
     what goes wrong is an ERROR with its reason.
 
-    - PROMOTE: every check passed. Floors hold always; with a champion the primary metric gains
-      more than `min_effect` and each guard loses less than its margin, at the lower ends; without
-      one, the primary metric beats every baseline by more than `baseline_effect`.
-    - REJECT: a floor or a guard failed, or even the upper end of the primary gain is too small.
-    - INCONCLUSIVE: the interval of the primary gain contains the threshold.
+    - PROMOTE: every check that decides has passed. Floors hold always; with a champion the primary
+      metric gains more than `min_effect` and each guard loses less than its margin, at the lower
+      ends; without one, the primary metric beats every baseline by more than `baseline_effect`.
+    - REJECT: a check has failed beyond doubt: a floor, or the whole interval beyond its threshold.
+    - INCONCLUSIVE: none has, but for one at least the interval contains the threshold.
     """
     opponents = {"champion": champion} if champion is not None else dict(baselines)
-    compared_with = ", ".join(opponents)
     settings = {**params.model_dump(mode="json"), "seed": seed}
     questions = challenger.num_rows if isinstance(challenger, pa.Table) else 0
+    undecided = Decision(Outcome.ERROR, (), (), ", ".join(opponents), questions, settings)
     try:
-        checks = _checks(challenger, opponents, params, seed, has_champion=champion is not None)
-        outcome, reasons = _outcome(checks)
+        tables = {"challenger": challenger, **opponents}
+        return _decided(undecided, tables, params, seed, context or Context())
     except Exception as error:  # noqa: BLE001 - the contract: whatever goes wrong, the champion stays
         reason = str(error) if isinstance(error, RagError) else f"{type(error).__name__}: {error}"
-        return Decision(Outcome.ERROR, (reason,), (), compared_with, questions, settings)
-    return Decision(outcome, reasons, tuple(checks), compared_with, questions, settings)
+        return replace(undecided, reasons=(reason,))
 
 
-def _checks(
-    challenger: pa.Table,
-    opponents: Mapping[str, pa.Table],
+def _decided(
+    undecided: Decision,
+    tables: Mapping[str, pa.Table],
     params: GateParams,
     seed: int,
-    *,
-    has_champion: bool,
-) -> list[Check]:
-    check_predictions("challenger", challenger)
-    for name, table in opponents.items():
-        check_predictions(name, table)
-        check_same_questions("challenger", challenger, name, table)
-    drawn: dict[str, Any] = {
-        "resamples": params.resamples,
-        "confidence": params.confidence,
-        "seed": seed,
-    }
-    gains = {name: differences(challenger, table, **drawn) for name, table in opponents.items()}
-    threshold = params.min_effect if has_champion else params.baseline_effect
-    metric = params.metric
-    checks = [
-        _gain("primary", name, metric, gain[metric], threshold)
-        for name, gain in gains.items()
-        if metric in gain
-    ]
-    if not checks:
+    context: Context,
+) -> Decision:
+    if not params.floors:
+        raise ReleaseError("gate.floors names no metric: a gate without one is open")
+    arms = _arms({**tables, **context.mixed})
+    ours = arms["challenger"]
+    rivals = {name: arms[name] for name in tables if name != "challenger"}
+    version = suite_version(ours.table)
+    if context.test_set is not None and version != context.test_set:
         raise ReleaseError(
-            f"nothing to compare {metric} with: {', '.join(gains) or 'no champion, no baseline'}"
-            + (" does not have it" if gains else "")
+            f"the predictions answer test set {version[:12]}, today's is {context.test_set[:12]}; "
+            "run: ragloop run --force"
         )
-    if has_champion:
-        for guard, margin in params.guards.items():
-            gain = _metric(gains["champion"], guard, "the comparison with the champion")
-            checks.append(_gain("guard", "champion", guard, gain, -margin))
-    own = levels(challenger, **drawn) if params.floors else {}
-    for name, floor in params.floors.items():
-        checks.append(_floor(name, _metric(own, name, "the challenger"), floor))
-    return checks
-
-
-def _metric(found: Mapping[str, Interval], metric: str, owner: str) -> Interval:
-    if metric not in found:
-        raise ReleaseError(f"{owner} has no {metric}; it has {', '.join(sorted(found))}")
-    return found[metric]
-
-
-def _gain(kind: str, other: str, metric: str, gain: Interval, threshold: float) -> Check:
-    passed = gain.low > threshold
-    detail = (
-        f"{metric} {gain.value:+.1f} points against {other} (interval {gain.low:+.1f} to "
-        f"{gain.high:+.1f}); the lower end {'is' if passed else 'is not'} above {threshold:+.1f}"
+    drawn = Resampling(params.resamples, params.confidence, seed)
+    sampling = Sampling(_clusters(ours.table), drawn)
+    checks = _own_checks(ours, rivals, params, sampling)
+    decided = replace(
+        undecided,
+        test_set=version,
+        metrics_version=metrics_version("challenger", ours.table),
     )
-    return Check(
-        name=f"{kind} against {other}",
-        metric=metric,
-        **asdict(gain),
-        threshold=threshold,
-        passed=passed,
-        detail=detail,
-    )
+    champion = rivals.get("champion")
+    if champion is not None:
+        checks += slice_checks(ours, champion, params.slices, sampling)
+        if params.cost is not None:
+            checks += cost_checks(context.cost, params.cost, drawn)
+        metrics = list(dict.fromkeys((params.metric, *params.guards)))
+        decided = replace(
+            decided,
+            significance=significance(ours, champion, metrics, sampling),
+            attribution=_attribution(arms, metrics, sampling, context.unmixed),
+            detectable=detectable_effect(ours, champion, params.metric, sampling),
+        )
+    budget = params.decisions_per_test_set
+    spent, notes = budget_check(context.decisions_before, budget.warn, budget.refuse)
+    return _concluded(decided, [*checks, spent, *context.checks], notes)
 
 
-def _floor(metric: str, level: Interval, floor: float) -> Check:
-    passed = level.value >= floor
-    detail = (
-        f"{metric} is {level.value:.1f} (interval {level.low:.1f} to {level.high:.1f}), "
-        f"{'at least' if passed else 'below'} the floor of {floor:.1f}"
-    )
-    return Check(
-        name="floor",
-        metric=metric,
-        **asdict(level),
-        threshold=floor,
-        passed=passed,
-        detail=detail,
-    )
+def _arms(tables: Mapping[str, pa.Table]) -> dict[str, Arm]:
+    """Every table checked, sorted by question, and of the challenger's questions."""
+    arms: dict[str, Arm] = {}
+    for name, table in tables.items():
+        check_predictions(name, table)
+        arms[name] = Arm(name, table.sort_by("question_id").combine_chunks())
+        if name != "challenger":
+            first = arms["challenger"]
+            check_same_questions(first.label, first.table, name, arms[name].table)
+    return arms
 
 
-def _outcome(checks: list[Check]) -> tuple[Outcome, tuple[str, ...]]:
-    failed = [check for check in checks if not check.passed]
-    if not failed:
-        primary = [check for check in checks if check.name.startswith("primary")]
-        return Outcome.PROMOTE, tuple(check.detail for check in primary)
-    hopeless = [
-        check
-        for check in failed
-        if not check.name.startswith("primary") or check.high <= check.threshold
+def _clusters(table: pa.Table) -> list[str]:
+    """Questions about one document are resampled together; one without a document stands alone."""
+    pairs = zip(table["document_id"].to_pylist(), table["question_id"].to_pylist(), strict=True)
+    return [
+        f"question {question}" if document is None else f"document {document}"
+        for document, question in pairs
     ]
-    if hopeless:
-        return Outcome.REJECT, tuple(check.detail for check in hopeless)
-    reasons = (f"{check.detail}, the upper end is: more questions could tell" for check in failed)
-    return Outcome.INCONCLUSIVE, tuple(reasons)
+
+
+def _own_checks(
+    ours: Arm, rivals: Mapping[str, Arm], params: GateParams, sampling: Sampling
+) -> list[Check]:
+    """The primary metric, the guards, the floors and the retriever's health: one resampling."""
+    metric, has_champion = params.metric, "champion" in rivals
+    ours.level(metric)
+    compared: dict[tuple[str, str, str], Quantity] = {
+        ("primary", name, metric): difference(ours.level(metric), rival.level(metric))
+        for name, rival in rivals.items()
+        if has_champion or rival.has(metric)
+    }
+    if not compared:
+        raise ReleaseError(
+            f"nothing to compare {metric} with: {', '.join(rivals) or 'no champion, no baseline'}"
+            + (" does not have it" if rivals else "")
+        )
+    needed = params.min_effect if has_champion else params.baseline_effect
+    thresholds = dict.fromkeys(compared, needed)
+    if has_champion:
+        champion = rivals["champion"]
+        for guard, margin in params.guards.items():
+            gain = difference(ours.level(guard), champion.level(guard))
+            compared["guard", "champion", guard] = gain
+            thresholds["guard", "champion", guard] = -margin
+        for name, quantity in behaviour(ours, champion, params).items():
+            compared["behaviour", "champion", name] = quantity
+    for name, floor in params.floors.items():
+        compared["floor", "", name] = ours.level(name)
+        thresholds["floor", "", name] = floor
+    checks = []
+    for key, interval in measure(compared, sampling).items():
+        kind, name, of = key
+        count = int(compared[key].counted.sum())
+        if kind == "floor":
+            checks.append(floor_check(of, interval, thresholds[key], count))
+        elif kind == "behaviour":
+            checks.append(behaviour_check(of, interval, params, count))
+        else:
+            label = f"{kind} against {name}"
+            checks.append(
+                gain_check(label, of, interval, thresholds[key], other=name, n_questions=count)
+            )
+    return [*checks, collapse_check(ours, params.min_distinct_top1)]
+
+
+def _attribution(
+    arms: Mapping[str, Arm], metrics: Sequence[str], sampling: Sampling, unmixed: str
+) -> dict[str, Any] | None:
+    """Effects of model and index; `{"unknown": why}` where the mixed arms could not be asked."""
+    if OLD_MODEL in arms and OLD_INDEX in arms:
+        return attribution(arms, metrics, sampling)
+    return {"unknown": unmixed} if unmixed else None
+
+
+def _concluded(decided: Decision, checks: Sequence[Check], notes: tuple[str, ...]) -> Decision:
+    failed = [check for check in checks if check.decides and not check.passed]
+    proven = [check.detail for check in failed if check.conclusive]
+    notes += tuple(check.detail for check in checks if not check.decides and not check.passed)
+    if not failed:
+        outcome = Outcome.PROMOTE
+        reasons = [check.detail for check in checks if check.name.startswith("primary")]
+    elif proven:
+        outcome, reasons = Outcome.REJECT, proven
+    else:
+        outcome = Outcome.INCONCLUSIVE
+        reasons = [check.detail + _could_tell(check, decided.detectable) for check in failed]
+    return replace(
+        decided, outcome=outcome, reasons=tuple(reasons), checks=tuple(checks), notes=notes
+    )
+
+
+def _could_tell(check: Check, detectable: float | None) -> str:
+    if not check.name.startswith("primary"):
+        return ""
+    shown = "" if detectable is None else f" (these show {detectable:.1f} points 4 times out of 5)"
+    return f", the upper end is: more questions could tell{shown}"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TAG_PREFIX = "ragloop."
+#: Begins the name of the folder in which a bundle is written before it is logged.
+SCRATCH = "bundle."
 
 #: A question in the form that `predict` takes; shown on the model's page.
 INPUT_EXAMPLE = ["Where can I find the rules?"]
@@ -43,7 +45,7 @@ def log_release(
     run = client.get_run(run_id)
     experiment, name = run.info.experiment_id, params.release.name
     artifacts.state.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=artifacts.state) as scratch:
+    with tempfile.TemporaryDirectory(dir=artifacts.state, prefix=SCRATCH) as scratch:
         bundle = Path(scratch) / "bundle"
         write_bundle(artifacts, params, bundle)
         manifest_hash = file_sha256(bundle / MANIFEST)

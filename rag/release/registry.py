@@ -1,9 +1,9 @@
 """The registry: releases as MLflow model versions, and the alias that says which one is live.
 
 The alias `champion` of the registered model `release.name` is the one truth. MLflow changes an
-alias without comparing and keeps no history, so `switch_champion` compares before and after, the
-caller holds the lock, and the ledger keeps the history. The alias is read by
-`get_model_version_by_alias`: a search returns versions with empty aliases.
+alias without comparing and keeps no history, so an alias is moved by `rag.release.switch` alone,
+and the ledger keeps the history. The alias is read by `get_model_version_by_alias`: a search
+returns versions with empty aliases.
 """
 
 from __future__ import annotations
@@ -25,12 +25,18 @@ from rag.release.card import METRIC_TAGS, model_card, read_metrics, summarise_me
 from rag.release.gate import Decision
 from rag.release.packaging import log_release
 from rag.release.redaction import without_credentials
+from rag.release.store import local_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+#: Tag of a version from its creation until its ledger row is written: without a row, an orphan.
+PENDING = "pending"
+#: Tag with the hash of the bundle's manifest, and so of every file that answers.
+BUNDLE = "bundle"
+_BUNDLE = Path("artifacts", "bundle")  # in a logged model
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,11 @@ class ReleaseVersion:
     model_id: str
     created: str
     tags: Mapping[str, str]
+
+    @property
+    def index(self) -> str | None:
+        """Name of the index that it answers from; None where the tag is missing."""
+        return self.tags.get("fingerprint")
 
     @property
     def uri(self) -> str:
@@ -64,7 +75,7 @@ def register(
     may repeat this. `tags` name what the release was made from: `run_key`, `fingerprint`,
     `data_hash`, `git_commit`, `dvc_lock`.
     """
-    client = _client()
+    client = mlflow_client()
     name = params.release.name
     version = _version_of_run(client, name, run_id)
     if version is None:
@@ -78,7 +89,7 @@ def register(
                 source=f"models:/{model_id}",
                 run_id=run_id,
                 model_id=model_id,
-                tags=_plain({**verdict, **tags, "bundle": manifest_hash}),
+                tags=_plain({**verdict, **tags, BUNDLE: manifest_hash, PENDING: "true"}),
             ).version
         )
     elif decision is None and client.get_model_version(name, version).description:
@@ -91,7 +102,7 @@ def describe(
     artifacts: Artifacts, params: Params, version: str, *, decision: Decision | None
 ) -> None:
     """Writes a version's card and its metric and decision tags, as a reviewer sees them first."""
-    client = _client()
+    client = mlflow_client()
     release = get_release(params, version)
     metrics = read_metrics(artifacts.metrics)
     record = decision.to_json() if decision else None
@@ -104,46 +115,27 @@ def describe(
 
 def champion(params: Params) -> ReleaseVersion | None:
     """The live release; None while there is none."""
-    return _by_alias(params, CHAMPION)
+    return aliased(params, CHAMPION)
 
 
 def challenger(params: Params) -> ReleaseVersion | None:
     """The release that waits for a decision; None when there is none."""
-    return _by_alias(params, CHALLENGER)
+    return aliased(params, CHALLENGER)
 
 
-def set_challenger(params: Params, version: str) -> None:
-    """Points the alias `challenger` at a version."""
-    get_release(params, version)
-    _client().set_registered_model_alias(params.release.name, CHALLENGER, version)
+def aliased(params: Params, alias: str) -> ReleaseVersion | None:
+    """The version that an alias points at; None while it points at none."""
+    from mlflow.exceptions import MlflowException
 
-
-def switch_champion(params: Params, version: str, *, expected: str | None) -> ReleaseVersion:
-    """Makes a version champion if the champion is still `expected` (None: there is none yet).
-
-    The caller holds the project's lock. ReleaseError, with nothing changed, when the champion is
-    another one than expected or the version does not exist.
-    """
-    client = _client()
-    release = get_release(params, version)
-    current = champion(params)
-    found = current.version if current else None
-    if found != expected:
-        raise ReleaseError(
-            f"champion changed: it is {_spoken(found)}, the comparison was with "
-            f"{_spoken(expected)}; run `ragloop run` to compare again"
-        )
-    client.set_registered_model_alias(release.name, CHAMPION, version)
-    after = champion(params)
-    if after is None or after.version != version:
-        raise ReleaseError(
-            f"champion changed while version {version} was promoted: it is "
-            f"{_spoken(after.version if after else None)}; look at `ragloop releases`"
-        )
-    waiting = challenger(params)
-    if waiting and waiting.version == version:
-        client.delete_registered_model_alias(release.name, CHALLENGER)
-    return after
+    try:
+        found = mlflow_client().get_model_version_by_alias(params.release.name, alias)
+    except MlflowException as error:
+        missing_model = error.error_code == "RESOURCE_DOES_NOT_EXIST"
+        missing_alias = error.error_code == "INVALID_PARAMETER_VALUE"
+        if missing_model or missing_alias:
+            return None
+        raise
+    return _release(found)
 
 
 def get_release(params: Params, version: str) -> ReleaseVersion:
@@ -152,7 +144,7 @@ def get_release(params: Params, version: str) -> ReleaseVersion:
 
     name = params.release.name
     try:
-        return _release(_client().get_model_version(name, version))
+        return _release(mlflow_client().get_model_version(name, version))
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
@@ -161,26 +153,43 @@ def get_release(params: Params, version: str) -> ReleaseVersion:
         ) from None
 
 
-def releases(params: Params) -> list[dict[str, Any]]:
-    """Rows of `ragloop releases`, newest first: version, created, decision, metrics, alias, ..."""
+def all_releases(params: Params) -> list[ReleaseVersion]:
+    """Every version, oldest first; none where nothing is registered yet."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = mlflow_client().search_model_versions(
+            f"name = '{params.release.name}'", page_token=token
+        )
+        found += page
+        token = page.token
+        if not token:
+            return sorted(map(_release, found), key=lambda release: int(release.version))
+
+
+def aliases(params: Params) -> dict[str, str]:
+    """Version by alias."""
     from mlflow.exceptions import MlflowException
 
-    client = _client()
-    name = params.release.name
     try:
-        aliases = client.get_registered_model(name).aliases
+        found = mlflow_client().get_registered_model(params.release.name).aliases
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return []
+        return {}
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def releases(params: Params) -> list[dict[str, Any]]:
+    """Rows of `ragloop releases`, newest first: version, created, decision, metrics, alias, ..."""
+    pointing = aliases(params)
     rows = []
-    for found in _all_versions(client, name):
-        release = _release(found)
+    for release in all_releases(params):
         metrics = {name: release.tags[name] for name in METRIC_TAGS if name in release.tags}
         rows.append(
             {
                 "version": release.version,
-                "alias": sorted(key for key, to in aliases.items() if str(to) == release.version),
+                "alias": sorted(key for key, to in pointing.items() if to == release.version),
                 "created": release.created,
                 "decision": release.tags.get("decision", ""),
                 "metrics": metrics,
@@ -193,21 +202,44 @@ def releases(params: Params) -> list[dict[str, Any]]:
 
 
 def local_bundle(artifacts: Artifacts, params: Params, version: str) -> Path:
-    """The bundle of a version as a local folder; one on a remote store is fetched once and kept."""
+    """The bundle of a version as a local folder; one on a remote store is fetched once and kept.
+
+    ReleaseError where the store no longer has it.
+    """
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     release = get_release(params, version)
-    kept = artifacts.state / "releases" / release.model_id
-    if not (kept / MANIFEST).is_file():
-        uri = f"models:/{release.model_id}"
-        location = _client().get_logged_model(release.model_id).artifact_location
-        if location.startswith("file:"):  # on this machine already: nothing to copy
-            return Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / "bundle"
+    try:
+        here = bundle_here(artifacts, release)
+        if here is not None:
+            return here
+        kept = fetched_bundles(artifacts) / release.model_id
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+            uri = f"models:/{release.model_id}"
             fetched = mlflow.artifacts.download_artifacts(uri, dst_path=scratch)
-            (Path(fetched) / "artifacts" / "bundle").rename(kept)
+            (Path(fetched) / _BUNDLE).rename(kept)
+    except (MlflowException, OSError) as error:
+        raise ReleaseError(
+            f"the files of version {version} cannot be had from the MLflow store "
+            f"({str(error).partition(chr(10))[0]}); `ragloop releases` lists other versions"
+        ) from error
     return kept
+
+
+def bundle_here(artifacts: Artifacts, release: ReleaseVersion) -> Path | None:
+    """The bundle of a version where it is on this machine; None where it has to be fetched."""
+    kept = fetched_bundles(artifacts) / release.model_id
+    if (kept / MANIFEST).is_file():
+        return kept
+    folder = local_folder(mlflow_client().get_logged_model(release.model_id).artifact_location)
+    return folder / _BUNDLE if folder is not None else None
+
+
+def fetched_bundles(artifacts: Artifacts) -> Path:
+    """Where bundles of a remote store are kept, each in a folder named after its logged model."""
+    return artifacts.state / "releases"
 
 
 def _version_of_run(client: MlflowClient, name: str, run_id: str) -> str | None:
@@ -227,31 +259,6 @@ def _create_registered_model(client: MlflowClient, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def _all_versions(client: MlflowClient, name: str) -> list[Any]:
-    versions: list[Any] = []
-    token = None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'", page_token=token)
-        versions += page
-        token = page.token
-        if not token:
-            return versions
-
-
-def _by_alias(params: Params, alias: str) -> ReleaseVersion | None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = _client().get_model_version_by_alias(params.release.name, alias)
-    except MlflowException as error:
-        missing_model = error.error_code == "RESOURCE_DOES_NOT_EXIST"
-        missing_alias = error.error_code == "INVALID_PARAMETER_VALUE"
-        if missing_model or missing_alias:
-            return None
-        raise
-    return _release(found)
 
 
 def _release(found: Any) -> ReleaseVersion:
@@ -276,11 +283,8 @@ def _plain(tags: Mapping[str, str]) -> dict[str, str]:
     return {key: str(without_credentials(value)) for key, value in tags.items()}
 
 
-def _spoken(version: str | None) -> str:
-    return f"version {version}" if version else "none"
-
-
-def _client() -> MlflowClient:
+def mlflow_client() -> MlflowClient:
+    """A client of the store that was configured; ReleaseError where none was."""
     import mlflow
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):  # MLflow would make a store of its own here

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
-from rag.params import Params
 from rag.release.redaction import without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from rag.params import Params
+
 SQLITE = "sqlite:///"
+#: Tag of every run of ours: whose it is. See `project_id`.
+PROJECT = "ragloop.project"
 #: What MLflow shows of the experiment: runs and models first, not traces.
 _VIEW = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -46,6 +53,33 @@ def tracking_uri(artifacts: Artifacts, params: Params) -> str:
 def artifact_folder(artifacts: Artifacts) -> Path:
     """Where a SQLite store keeps the files of its runs and models."""
     return artifacts.state.resolve() / "mlartifacts"
+
+
+def local_folder(location: str) -> Path | None:
+    """The folder of a `file:` URI; None for artifacts that are somewhere else."""
+    parts = urlsplit(location)
+    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+
+
+def project_id(artifacts: Artifacts) -> str:
+    """A name of this project that no other has: a store may be shared, what is tidied is our own.
+
+    Made at the first call; it lies beside the ledger.
+    """
+    path = artifacts.state / "project"
+    try:
+        known = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        known = ""
+    if known:
+        return known
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    temporary.write_text(uuid.uuid4().hex, encoding="utf-8")
+    with contextlib.suppress(FileExistsError):  # another process was first
+        os.link(temporary, path)
+    temporary.unlink()
+    return path.read_text(encoding="utf-8").strip()
 
 
 def configure(artifacts: Artifacts, params: Params) -> str:

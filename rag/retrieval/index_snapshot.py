@@ -1,4 +1,4 @@
-"""Snapshots: a sealed index as one file, and back; and the removal of indexes that nobody needs.
+"""Snapshots: a sealed index as one file, and back.
 
 The file is a compressed tar archive. Its first member is a manifest with the build plan, and size
 and SHA-256 of every other member, so a file that was cut, altered or made from other vectors is
@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -92,26 +90,6 @@ def import_index(params: IndexParams, folder: Path, facts: EmbeddingFacts, file:
         else:
             _put_in_place(Path(name) / "index", folder / plan.name, params, facts, plan)
     return plan.name
-
-
-def prune_indexes(folder: Path, keep: Set[str]) -> list[str]:
-    """Removes the Edge indexes below `folder` but those named in `keep`; returns their names.
-
-    What a build that is no more left of another index goes too; one that is going on stays.
-    """
-    removed = []
-    names = {path.name.partition(".")[0] for path in folder.glob("*") if path.is_dir()}
-    for name in sorted(name for name in names if re.fullmatch(rf"[0-9a-f]{{{NAME_DIGITS}}}", name)):
-        lock = BuildLock(folder / f"{name}.lock")
-        if name in keep or not lock.try_to_hold():
-            continue
-        EdgeIndex(folder / name, IndexParams()).drop()
-        for path in folder.glob(f"{name}.*"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-        lock.release()
-        removed.append(name)
-    return removed
 
 
 @contextmanager

@@ -14,7 +14,18 @@ METRICS = {
     "systems": {
         "tuned": {"f1": {"value": 61.2, "low": 57.9, "high": 64.4}},
         "closed_book": {"f1": {"value": 3.0, "low": 1.0, "high": 5.5}},
-    }
+    },
+    "slices": {
+        "language": {
+            "en": {
+                "n": 3,
+                "small": True,
+                "systems": {"tuned": {"f1": {"value": 50.0, "low": 0.0, "high": 100.0}}},
+            }
+        }
+    },
+    "errors": {"tuned": {"right": 2, "reading": 1}},
+    "abstention": {"tuned": {"aurc": 25.0, "curve": [[33.3333, 0.0], [100.0, 33.3333]]}},
 }
 HISTORY = [
     {"step": 1, "epoch": 0.5, "loss": 2.5, "learning_rate": 0.001},
@@ -31,7 +42,18 @@ def test_plot_files_hold_what_dvc_draws(tmp_path: Path) -> None:
         "dev.csv": "step,dev_f1,dev_exact_match\n2,40.0,30.0\n",
         "systems.csv": "system,metric,value,low,high\n"
         "tuned,f1,61.2,57.9,64.4\nclosed_book,f1,3.0,1.0,5.5\n",
+        "slices.csv": "dimension,slice,questions,small,system,metric,value,low,high\n"
+        "language,en,3,True,tuned,f1,50.0,0.0,100.0\n",
+        "errors.csv": "system,error,questions,percent\n"
+        "tuned,right,2,66.6667\ntuned,reading,1,33.3333\n",
+        "risk_coverage.csv": "system,coverage,risk\ntuned,33.3333,0.0\ntuned,100.0,33.3333\n",
     }
+
+
+def test_metrics_without_slices_leave_their_tables_empty(tmp_path: Path) -> None:
+    write_plots(tmp_path, {"systems": METRICS["systems"]}, HISTORY)
+    for name in ("slices", "errors", "risk_coverage"):
+        assert (tmp_path / f"{name}.csv").read_text(encoding="utf-8").count("\n") == 1
 
 
 def test_a_loss_that_is_not_finite_is_not_drawn(tmp_path: Path) -> None:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +17,6 @@ from rag.evaluation.scoring import summarize
 
 HISTORY = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "dev_f1": 50.0}]
 ATTACK = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)>{{data}}'
-BROWSER = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "chrome"])), None)
 
 
 def render(table: pa.Table, **facts: str) -> str:
@@ -53,7 +48,7 @@ def test_the_answer_stands_at_the_top(table: pa.Table) -> None:
     gain = metrics["differences"]["zero_shot"]["f1"]
     assert "F1 went from 45.0 to 75.0: <b>+30.0 points</b>, 90 % interval" in page
     expected = "Better than" if gain["low"] > 0 else "No clear difference from"
-    assert f"{expected} the untuned system</p>" in page
+    assert f"{expected} the untuned system</h1>" in page
     row = re.search(r'<th scope="row">F1</th>(.*?)</tr>', page)
     assert row is not None
     assert re.findall(r"<b>(.*?)</b>", row[1])[:3] == ["75.0", "45.0", "+30.0"]
@@ -151,15 +146,15 @@ def test_the_oracle_stands_apart_as_an_upper_bound(table: pa.Table) -> None:
     row = re.search(r'<th scope="row">F1</th>(.*?)</tr>', page)
     assert row is not None
     assert '<td class="bound"><b>100.0</b>' in row[1]
-    assert page.count('class="bar system-bound"') == 5, "F1, exact match, BLEU, ROUGE-L, abstained"
-    assert embedded(page)["has_baseline"] is True
+    assert page.count('class="bar system-bound"') == 6, "all but retrieval's"
+    assert embedded(page)["reference"] == 1
 
 
 def test_the_oracle_is_no_baseline(table: pa.Table) -> None:
     page = render(with_oracle(table.slice(0, 4)))
-    assert "Tuned system</p>" in page
+    assert "Tuned system</h1>" in page
     assert "Change on" not in page
-    assert embedded(page)["has_baseline"] is False
+    assert embedded(page)["reference"] is None
     assert embedded(page)["systems"] == ["tuned", "oracle"]
 
 
@@ -183,113 +178,5 @@ def test_one_system_and_no_training_make_a_report(table: pa.Table) -> None:
     tuned = table.slice(0, 4)
     metrics = summarize(tuned, resamples=200, confidence=0.9, seed=1)
     page = render_report(tuned, metrics, [], {})
-    assert "Tuned system</p>" in page
+    assert "Tuned system</h1>" in page
     assert "Nothing was trained" in page
-
-
-def browse(page: str, folder: Path) -> tuple[str, str]:
-    """The page's elements once its script has run, and what the browser said."""
-    path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
-    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run "
-    flags += "--disable-component-update --disable-sync --disable-dev-shm-usage --dump-dom "
-    flags += f"--enable-logging=stderr --user-data-dir={folder / 'profile'}"
-    done = subprocess.run(
-        [str(BROWSER), *flags.split(), path.as_uri()],
-        capture_output=True,
-        env={**os.environ, "HOME": str(folder)},
-        timeout=120,
-        check=True,
-    )
-    return done.stdout.decode(), done.stderr.decode(errors="replace")
-
-
-def with_actions(page: str, actions: str) -> str:
-    """The page with a reader's clicks after its own script, which the policy would forbid."""
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
-    return page.replace("</body>", f"<script>{actions}</script></body>")
-
-
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
-
-
-@pytest.mark.integration
-@needs_browser
-def test_browser_builds_the_table_under_the_policy(table: pa.Table, tmp_path: Path) -> None:
-    elements, said = browse(render(attacked(table)), tmp_path)
-    assert re.findall(r'data-id="(q\d)"', elements) == ["q1", "q2", "q3", "q4"]
-    assert 'data-filter="gained"' in elements
-    assert "1–4 of 4" in elements
-    assert "<title>ragloop · evaluation report</title>" in elements
-    assert "<img" not in elements
-    assert "CONSOLE" not in said
-
-
-@pytest.mark.integration
-@needs_browser
-def test_browser_searches_filters_opens_and_changes_theme(table: pa.Table, tmp_path: Path) -> None:
-    actions = """
-    const seen = () => [...document.querySelectorAll(".row")].map((row) => row.dataset.id).join();
-    const log = [];
-    const search = document.getElementById("search");
-    const type = (text) => { search.value = text; search.dispatchEvent(new Event("input")); };
-    type("EAGLE ship"); log.push(seen());
-    type("zebra"); log.push(seen());
-    type("");
-    for (const button of document.querySelectorAll("#filters button")) {
-      button.click(); log.push(`${button.dataset.filter}=${seen()}`);
-    }
-    document.querySelector("#filters button").click();
-    document.querySelector(".row").click();
-    log.push([...document.querySelectorAll("mark.gold")].map((mark) => mark.textContent).join());
-    const theme = document.getElementById("theme");
-    const page = () => getComputedStyle(document.body).backgroundColor;
-    theme.click(); const light = page(); theme.click(); log.push(`${light} ${page()}`);
-    document.title = log.join("|");
-    """
-    elements, said = browse(with_actions(render(table), actions), tmp_path)
-    title = re.search(r"<title>(.*?)</title>", elements)
-    assert title is not None
-    assert title[1].split("|") == [
-        "q1",
-        "",
-        "all=q1,q2,q3,q4",
-        "right=q1,q2,q4",
-        "wrong=q3",
-        "abstained=q4",
-        "changed=q1,q4",
-        "gained=q1,q4",
-        "lost=",
-        "Sea Eagle,gold answer",
-        "rgb(247, 247, 245) rgb(15, 18, 20)",
-    ]
-    assert "CONSOLE" not in said
-
-
-@pytest.mark.integration
-@needs_browser
-def test_browser_shows_shares_and_takes_no_oracle_for_a_baseline(
-    table: pa.Table, tmp_path: Path
-) -> None:
-    actions = """
-    document.querySelector(".row").click();
-    const shown = [...document.querySelectorAll(".share")].map((share) => share.textContent);
-    const width = document.querySelector(".share-bar i").style.width;
-    const buttons = [...document.querySelectorAll("#filters button")];
-    const filters = buttons.map((button) => button.dataset.filter);
-    document.title = [...shown, width, ...filters].join("|");
-    """
-    page = render(with_oracle(with_shares(table).slice(0, 4)))
-    elements, said = browse(with_actions(page, actions), tmp_path)
-    title = re.search(r"<title>(.*?)</title>", elements)
-    assert title is not None
-    assert title[1].split("|") == [
-        "82 % of the answer",
-        "18 % of the answer",
-        "82%",
-        "all",
-        "right",
-        "wrong",
-        "abstained",
-    ]
-    assert "CONSOLE" not in said

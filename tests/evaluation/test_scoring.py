@@ -11,7 +11,9 @@ import pytest
 
 from rag.errors import MetricError
 from rag.evaluation.bleu import corpus_bleu
+from rag.evaluation.chrf import corpus_chrf
 from rag.evaluation.scoring import compare_systems, prediction_rows, summarize
+from rag.evaluation.version import METRICS_VERSION
 from rag.records import (
     PREDICTIONS,
     Answer,
@@ -48,9 +50,18 @@ def test_rows_hold_each_answers_own_scores(
     assert [row["exact_match"] for row in rows] == [1.0, 0.0, 0.0, 1.0]
     assert [row["f1"] for row in rows] == pytest.approx([1.0, 2 / 3, 0.0, 1.0])
     assert [row["rougeL"] for row in rows] == pytest.approx([0.8, 2 / 3, 0.0, 1.0])
+    assert [row["rouge1"] for row in rows] == pytest.approx([0.8, 2 / 3, 0.0, 1.0])
+    # Of bigrams "the sea", "sea eagle" one is gold; a gold answer of one token has none.
+    assert [row["rouge2"] for row in rows] == pytest.approx([2 / 3, 0.0, 0.0, 1.0])
     assert [row["recall@1"] for row in rows] == [1.0, 0.0, 0.0, None]
     assert [row["recall@5"] for row in rows] == [1.0, 1.0, 0.0, None]
     assert [row["mrr"] for row in rows] == [1.0, 0.5, 0.0, None]
+    assert [row["gold_rank"] for row in rows] == [1, 2, None, None]
+    assert [row["precision@5"] for row in rows] == [0.2, 0.2, 0.0, None]
+    # One relevant passage at rank 1, at rank 2 (a discount of log2(3)), nowhere.
+    assert [row["ndcg@5"] for row in rows] == [1.0, pytest.approx(1 / math.log2(3)), 0.0, None]
+    assert {row["error"] for row in rows} == {None}
+    assert {row["metrics_version"] for row in rows} == {METRICS_VERSION}
     assert [passage["rank"] for passage in rows[0]["evidence"]] == [1, 2]
     assert rows[3]["abstained"] is True
     assert rows[3]["answers"] == []
@@ -90,13 +101,31 @@ def test_the_posterior_is_that_of_the_answer_and_survives_parquet(
     assert found == [[0.125, 0.875], [0.25, 0.75], [None], [None]]
 
 
+def test_an_answer_counts_with_its_evidence_only_where_that_was_read_and_is_right(
+    questions: list[Question], retrieved: list[list[Passage]]
+) -> None:
+    given = [
+        replace(weighed(retrieved[0], 0.125, 0.875), text="Sea Eagle"),  # from the other passage
+        weighed(retrieved[1][1:], None),  # rank 2 alone was read, and holds it
+        replace(weighed(retrieved[2], None), text="上海"),
+        replace(weighed(retrieved[3], None), text="", abstained=True),
+    ]
+    rows = prediction_rows("tuned", questions, given, retrieved=retrieved)
+    assert [row["exact_match"] for row in rows] == [1.0, 1.0, 0.0, 1.0]
+    assert [row["evidence_em"] for row in rows] == [0.0, 1.0, 0.0, 1.0]
+    assert [row["gold_read"] for row in rows] == [True, True, False, None]
+    closed = prediction_rows("closed_book", questions, answers("", "", "", ""), retrieved=None)
+    assert {(row["evidence_em"], row["gold_read"]) for row in closed} == {(None, None)}
+
+
 def test_passages_that_were_given_are_evidence_and_no_retrieval(
     questions: list[Question], retrieved: list[list[Passage]]
 ) -> None:
     given = answers("the sea eagle", "2019", "北京", "")
     rows = prediction_rows("oracle", questions, given, retrieved=retrieved, score_retrieval=False)
     assert [row["evidence"][0]["rank"] for row in rows] == [1, 1, 1, 1]
-    assert {row[name] for row in rows for name in ("recall@1", "recall@5", "mrr")} == {None}
+    unscored = ("recall@1", "recall@5", "mrr", "precision@5", "ndcg@5", "gold_rank")
+    assert {row[name] for row in rows for name in unscored} == {None}
     assert [row["exact_match"] for row in rows] == [1.0, 1.0, 1.0, 1.0]
 
 
@@ -157,6 +186,7 @@ def test_summary_by_hand(table: pa.Table) -> None:
     found = summarize(table, **SETTINGS)
     assert found["n_questions"] == 4
     assert found["confidence"] == 0.95
+    assert found["metrics_version"] == METRICS_VERSION
     tuned, zero_shot = found["systems"]["tuned"], found["systems"]["zero_shot"]
     # Right: q1, q2 and the abstention of q4; BLEU, ROUGE and retrieval leave q4 out.
     assert tuned["exact_match"]["value"] == 75.0
@@ -169,6 +199,9 @@ def test_summary_by_hand(table: pa.Table) -> None:
     gold = [["Sea Eagle", "the Eagle"], ["2019"], ["北京"]]
     bleu = corpus_bleu(["The Sea Eagle", "2019", "上海"], gold)
     assert tuned["bleu"]["value"] == pytest.approx(bleu, abs=1e-4)
+    chrf = corpus_chrf(["The Sea Eagle", "2019", "上海"], gold)
+    assert tuned["chrf"]["value"] == pytest.approx(chrf, abs=1e-4)
+    assert "evidence_em" not in found["systems"]["closed_book"]
     # "Eagle of the Sea" against "Sea Eagle": 2 shared of 3 and 2 tokens.
     assert zero_shot["f1"]["value"] == pytest.approx(100 * (0.8 + 1 + 0 + 0) / 4)
     change_of_f1 = found["differences"]["zero_shot"]["f1"]
@@ -198,7 +231,8 @@ def test_comparison_joins_by_id_and_agrees_with_the_summary(table: pa.Table) -> 
     turned = compare_systems(tuned, zero_shot.take([3, 1, 0, 2]), **SETTINGS)
     assert found == turned
     assert set(found) == {
-        "exact_match", "f1", "abstention_rate", "rougeL", "bleu", "recall@1", "recall@5", "mrr",
+        "exact_match", "f1", "abstention_rate", "rouge1", "rouge2", "rougeL", "bleu", "chrf",
+        "evidence_em", "recall@1", "recall@5", "mrr", "precision@5", "ndcg@5",
     }  # fmt: skip
     difference = summarize(table, **SETTINGS)["differences"]["zero_shot"]
     for metric, interval in found.items():
@@ -214,6 +248,13 @@ def test_comparison_of_different_questions_is_refused(table: pa.Table) -> None:
         compare_systems(tuned, zero_shot.slice(0, 3), **SETTINGS)
     with pytest.raises(MetricError, match="different accepted answers for: q2"):
         compare_systems(tuned, change(zero_shot, 1, answers=["2020"]), **SETTINGS)
+    other_rules = zero_shot.set_column(
+        zero_shot.schema.get_field_index("metrics_version"),
+        "metrics_version",
+        pa.array(["2-abc"] * 4),
+    )
+    with pytest.raises(MetricError, match=f"metrics_version {METRICS_VERSION} and 2-abc"):
+        compare_systems(tuned, other_rules, **SETTINGS)
     with pytest.raises(MetricError, match="challenger: expected one system, got tuned, zero_shot"):
         compare_systems(table.slice(0, 8), zero_shot, **SETTINGS)
 
@@ -225,6 +266,11 @@ def test_comparison_of_different_questions_is_refused(table: pa.Table) -> None:
         (0, {"exact_match": 2.0}, "tuned: exact_match must be between 0 and 1"),
         (1, {"question_id": "q1"}, "tuned: questions that occur twice: q1"),
         (0, {"mrr": None}, "questions with only some of the retrieval scores: q1"),
+        (1, {"ndcg@5": None}, "tuned: ndcg@5 is missing for questions: q2"),
+        (2, {"rouge2": None}, "tuned: rouge2 is missing for questions: q3"),
+        (3, {"evidence_em": None}, "tuned: evidence_em is missing for questions: q4"),
+        (3, {"metrics_version": "0-old"}, f"metrics_version 0-old and {METRICS_VERSION}"),
+        (3, {"metrics_version": None}, f"metrics_version {METRICS_VERSION} and unknown"),
     ],
 )
 def test_summary_names_the_culprit(

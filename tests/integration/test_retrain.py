@@ -45,7 +45,7 @@ def test_the_first_run_promotes(project: Project, first_run: Finished) -> None:
     assert "Verdict: PROMOTE\n  version 1 is the champion now\n" in first_run.out
     assert "closed book" in first_run.out
     assert list(first_run.steps()) == [
-        *("snapshot", *STAGE_NAMES, "publish", "log", "gate", "release")
+        *("snapshot", *STAGE_NAMES, "publish", "log", "gate", "review", "release", "prune")
     ]
     assert set(first_run.steps().values()) == {"✓"}
     assert "Traceback" not in first_run.err
@@ -120,6 +120,31 @@ def test_another_rank_repeats_only_what_reads_it(project: Project) -> None:
     expected = int(row["version"]) if row["outcome"] == "PROMOTE" else 1
     assert project.mlflow(CHAMPION) == [(expected,)]
     assert dvc_status(project) == {}, "params.yaml and dvc.lock agree"
+
+
+@pytest.mark.usefixtures("first_run")
+def test_the_final_report_and_traces_know_the_champion(project: Project) -> None:
+    run_id = project.ledger()[-1]["run_id"]
+    (folder,) = project.mlflow(f"select artifact_uri from runs where run_uuid = '{run_id}'")[0]
+    page = (Path(folder.removeprefix("file://")) / "report.html").read_text()
+    assert "Change on champion" in page
+    assert "decision</h2>" in page
+    of_run = (
+        "from trace_info t join trace_request_metadata m using (request_id) "
+        f"where m.key = 'mlflow.sourceRun' and m.value = '{run_id}'"
+    )
+    asked = project.mlflow(f"select count(*) {of_run}")[0][0]
+    assert asked == len(
+        json.loads((Path(folder.removeprefix("file://")) / "answers.json").read_text())["data"]
+    )
+    spans = project.mlflow(
+        f"select count(*) from spans where trace_id in (select t.request_id {of_run})"
+    )
+    assert spans == [(3 * asked,)]
+    ((note,),) = project.mlflow(
+        f"select value from tags where key = 'mlflow.note.content' and run_uuid = '{run_id}'"
+    )
+    assert f"Traces: {asked} of {asked} test questions" in note
 
 
 @pytest.mark.usefixtures("first_run")

@@ -8,11 +8,24 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from rag.evaluation.version import METRICS_VERSION
 from rag.params import GateParams
 from rag.records import PREDICTIONS
 from rag.release.gate import Decision, Outcome, decide
 
-PARAMS = GateParams(floors={"f1": 30.0}, guards={"exact_match": 2.0}, resamples=1000)
+PARAMS = GateParams(floors={"f1": 30.0}, guards={"exact_match": 2.0}, resamples=1000, cost=None)
+
+
+def passage(chunk_id: str) -> dict[str, Any]:
+    """The best passage of a question."""
+    return {
+        "chunk_id": chunk_id,
+        "document_id": "d",
+        "text": "The right answer stands here.",
+        "score": 1.0,
+        "rank": 1,
+        "posterior": None,
+    }
 
 
 def predictions(scores: Sequence[float], *, system: str = "tuned", **columns: Any) -> pa.Table:
@@ -30,13 +43,16 @@ def predictions(scores: Sequence[float], *, system: str = "tuned", **columns: An
             "prediction": "the right answer" if score == 1.0 else "something else",
             "score": -1.0,
             "abstained": False,
-            "evidence": [],
+            "evidence": [passage(f"c{i:03}")],
             "exact_match": float(score == 1.0),
             "f1": score,
+            "rouge1": score,
+            "rouge2": score,
             "rougeL": score,
             "recall@1": 1.0,
             "recall@5": 1.0,
             "mrr": 1.0,
+            "metrics_version": METRICS_VERSION,
             **{name: values[i] for name, values in columns.items()},
         }
         for i, score in enumerate(scores)
@@ -54,7 +70,16 @@ def judge(challenger: pa.Table, champion: pa.Table | None, **changes: Any) -> De
 def test_a_clear_winner_is_promoted() -> None:
     decision = judge(predictions(GOOD), predictions(BAD))
     assert decision.outcome is Outcome.PROMOTE
-    primary, guard, floor = decision.checks
+    assert [check.name for check in decision.checks] == [
+        "primary against champion",
+        "guard against champion",
+        "behaviour against champion",
+        "behaviour against champion",
+        "floor",
+        "collapse",
+        "budget",
+    ]
+    primary, guard, floor = (decision.checks[place] for place in (0, 1, 4))
     assert (primary.value, primary.low, primary.high) == (100.0, 100.0, 100.0)
     assert (guard.metric, guard.threshold, guard.passed) == ("exact_match", -2.0, True)
     assert (floor.value, floor.threshold) == (100.0, 30.0)
@@ -96,7 +121,7 @@ def test_a_guard_that_loses_too_much_rejects_a_winner() -> None:
     challenger = predictions(GOOD, exact_match=[0.0] * 40)
     decision = judge(challenger, predictions([0.5] * 40, exact_match=[1.0] * 40))
     assert decision.outcome is Outcome.REJECT
-    assert [check.passed for check in decision.checks] == [True, False, True]
+    assert [check.metric for check in decision.checks if not check.passed] == ["exact_match"]
     assert "exact_match -100.0 points" in decision.reasons[0]
 
 
@@ -120,7 +145,7 @@ def test_without_a_champion_every_baseline_must_be_beaten() -> None:
     won = decide(tuned, None, {"closed_book": weak, "untuned": strong}, PARAMS, seed=1)
     assert won.outcome is Outcome.PROMOTE
     assert won.compared_with == "closed_book, untuned"
-    assert [check.threshold for check in won.checks] == [5.0, 5.0, 30.0]
+    assert [check.threshold for check in won.checks[:3]] == [5.0, 5.0, 30.0]
     lost = decide(predictions(MIDDLING), None, {"a": weak, "b": strong}, PARAMS, seed=1)
     assert lost.outcome is Outcome.REJECT
     assert "f1 +0.0 points against b" in lost.reasons[0]

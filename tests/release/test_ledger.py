@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rag.errors import ReleaseError
+from rag.records import sorted_json
 from rag.release import ledger
 
 
@@ -70,7 +71,7 @@ def test_a_rehashed_row_breaks_the_next_one(path: Path) -> None:
     row = json.loads(first) | {"version": "9"}
     del row["hash"]
     row["hash"] = ledger._row_hash(row)
-    path.write_text("\n".join([json.dumps(row), *rest]) + "\n")
+    path.write_text("\n".join([sorted_json(row), *rest]) + "\n")
     with pytest.raises(ReleaseError, match="row 2 does not follow"):
         ledger.read(path)
 

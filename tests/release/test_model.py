@@ -19,6 +19,7 @@ from rag.params import Params, parse_params
 from rag.records import Evidence
 from rag.release import registry
 from rag.release.bundle import looks_pickled, write_bundle
+from rag.release.switch import make_champion
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +56,7 @@ def folder(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAGLOOP_CANARY_KEY", "canary-in-the-environment")
         version = registry.register(artifacts, params, run_id=run_id, tags={"run_key": "k1"})
-    registry.switch_champion(params, version, expected=None)
+    make_champion(artifacts, params, version, expected=None, row={"version": version})
     release = registry.get_release(params, version)
     found = download_artifacts(f"models:/{release.model_id}")
     return Path(found), dict(release.tags)

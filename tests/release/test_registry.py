@@ -12,7 +12,7 @@ import pytest
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
 from rag.params import Params, parse_params
-from rag.release import registry
+from rag.release import ledger, registry, switch
 from rag.release.bundle import verify_bundle
 from rag.release.gate import Check, Decision, Outcome
 
@@ -32,6 +32,16 @@ def named(toy: Toy, request: pytest.FixtureRequest) -> Toy:
 
 def _register(project: Toy, run_id: str, **more: str) -> str:
     return registry.register(*project, run_id=run_id, tags={"run_key": "abc", **more})
+
+
+def promote(project: Toy, version: str, expected: str | None) -> dict[str, Any]:
+    row = {"outcome": "PROMOTE", "version": version, "champion": version}
+    return switch.make_champion(*project, version, expected=expected, row=row)
+
+
+def live(project: Toy) -> str | None:
+    found = registry.champion(project[1])
+    return found.version if found else None
 
 
 def outputs(run: Any) -> list[Any]:
@@ -82,12 +92,13 @@ def test_the_alias_says_what_is_live(named: Toy, run_id: str) -> None:
     assert registry.champion(params) is None  # not even a registered model
     first = _register(named, run_id)
     assert registry.champion(params) is None
-    assert registry.switch_champion(params, first, expected=None).version == first
+    assert promote(named, first, None)["sequence"] == 1
+    assert live(named) == first
     run = MlflowClient().create_run(MlflowClient().get_run(run_id).info.experiment_id)
     second = registry.register(
         artifacts, params, run_id=run.info.run_id, tags={"run_key": "def"}, decision=DECISION
     )
-    registry.set_challenger(params, second)
+    switch.make_challenger(*named, second, row={"outcome": "REJECT", "version": second})
     waiting = registry.challenger(params)
     assert waiting is not None
     assert waiting.version == second
@@ -97,35 +108,39 @@ def test_the_alias_says_what_is_live(named: Toy, run_id: str) -> None:
     assert rows[0]["decision"] == "PROMOTE"
     assert rows[0]["metrics"]["f1"] == "61.2 (57.9 to 64.4)"
     json.dumps(rows)
-    live = registry.switch_champion(params, second, expected=first)
-    assert (live.version, live.uri) == ("2", f"models:/{params.release.name}/2")
-    assert registry.challenger(params) is None
-    back = registry.switch_champion(params, first, expected=second)
-    assert back.version == first
+    promote(named, second, first)
+    found = registry.champion(params)
+    assert found is not None
+    assert (found.version, found.uri) == ("2", f"models:/{params.release.name}/2")
+    assert registry.challenger(params) is None, "it waits no more"
+    promote(named, first, second)
+    assert live(named) == first
+    rows = ledger.read(artifacts.ledger)
+    assert [row["outcome"] for row in rows] == ["PROMOTE", "REJECT", "PROMOTE", "PROMOTE"]
+    assert "pending" not in registry.get_release(params, first).tags
 
 
 def test_a_champion_that_changed_is_kept(named: Toy, run_id: str) -> None:
     params = named[1]
     version = _register(named, run_id)
     with pytest.raises(ReleaseError, match=r"champion changed: it is none, .* version 7"):
-        registry.switch_champion(params, version, expected="7")
+        promote(named, version, "7")
     assert registry.champion(params) is None
-    registry.switch_champion(params, version, expected=None)
+    promote(named, version, None)
     with pytest.raises(ReleaseError, match=r"it is version 1, the comparison was with none"):
-        registry.switch_champion(params, version, expected=None)
+        promote(named, version, None)
+    assert len(ledger.read(named[0].ledger)) == 1
 
 
 @pytest.mark.parametrize("version", ["99", "newest"])
 def test_a_version_that_does_not_exist_is_not_promoted(
     named: Toy, run_id: str, version: str
 ) -> None:
-    live = _register(named, run_id)
-    registry.switch_champion(named[1], live, expected=None)
+    first = _register(named, run_id)
+    promote(named, first, None)
     with pytest.raises(ReleaseError, match=f"has no version '{version}'"):
-        registry.switch_champion(named[1], version, expected=live)
-    found = registry.champion(named[1])
-    assert found is not None
-    assert found.version == live
+        promote(named, version, first)
+    assert live(named) == first
 
 
 def test_a_release_that_cannot_be_made_leaves_nothing_behind(named: Toy, run_id: str) -> None:

@@ -40,6 +40,7 @@ class QdrantStub:
         """Status and result; a result of type bytes is sent as it is."""
         parts = path.strip("/").split("/")
         name, rest = (parts[1] if len(parts) > 1 else ""), "/".join(parts[2:])
+        rest = rest or ("every alias" if parts == ["aliases"] else "")
         key = f"{method} {re.sub('snapshots/.+', 'snapshots/*', rest)}"
         with self._lock:
             self.requests[key] += 1
@@ -49,7 +50,8 @@ class QdrantStub:
             if key == "GET snapshots/*":
                 return 200, self._snapshots[parts[3]]
             call = self._calls[key]
-            needs_collection = bool(name) and key not in ("GET exists", "PUT ", "DELETE ")
+            is_one = name not in ("", "aliases")
+            needs_collection = is_one and key not in ("GET exists", "PUT ", "DELETE ")
             if needs_collection and not self.client.collection_exists(name):
                 return 404, f"Collection `{name}` does not exist!"
             if key == "PUT " and self.client.collection_exists(name):
@@ -62,6 +64,9 @@ class QdrantStub:
         done = {"operation_id": 0, "status": "completed"}
         return {
             "GET ": self._describe,
+            "POST ": self._change_aliases,
+            "GET every alias": lambda *_: client.get_aliases().model_dump(),
+            "GET aliases": lambda name, _: client.get_collection_aliases(name).model_dump(),
             "GET exists": lambda name, _: {"exists": client.collection_exists(name)},
             "PUT ": self._create,
             "DELETE ": lambda name, _: client.delete_collection(name),
@@ -80,9 +85,13 @@ class QdrantStub:
             "DELETE snapshots/*": lambda *_: bool(self._snapshots.pop("one.snapshot")),
         }
 
+    def _change_aliases(self, _: str, tree: Any) -> bool:
+        actions = models.ChangeAliasesOperation.model_validate(tree).actions
+        return self.client.update_collection_aliases(actions)
+
     def _describe(self, name: str, _: Any) -> Any:
         if not name:
-            return {"collections": []}
+            return self.client.get_collections().model_dump()
         return self.client.get_collection(name).model_dump(mode="json")
 
     def _create(self, name: str, tree: Any) -> Any:

@@ -18,8 +18,9 @@ from rag.records import Chunk
 from rag.retrieval.embeddings import Embeddings, make_embeddings
 from rag.retrieval.index import index_name, open_index, publish_index
 from rag.retrieval.index_check import verify_index
+from rag.retrieval.index_removal import leftovers, local_indexes, remove_index
 from rag.retrieval.index_seal import BuildLock
-from rag.retrieval.index_snapshot import export_index, import_index, prune_indexes
+from rag.retrieval.index_snapshot import export_index, import_index
 
 pytestmark = pytest.mark.integration
 
@@ -166,7 +167,7 @@ def test_a_manifest_that_was_edited_to_fit_does_not_help(
     assert list((tmp_path / "other").iterdir()) == []
 
 
-def test_pruning_keeps_what_is_named_and_what_is_being_built(
+def test_what_is_being_built_is_neither_left_over_nor_removed(
     folder: Path, embeddings: Embeddings, chunks: list[Chunk]
 ) -> None:
     kept = index_name(PARAMS, embeddings.facts)
@@ -178,7 +179,12 @@ def test_pruning_keeps_what_is_named_and_what_is_being_built(
     (folder / "notes").mkdir()
     lock = BuildLock(folder / f"{'b' * 16}.lock")
     lock.hold()
-    assert prune_indexes(folder, {kept}) == sorted([removed, "a" * 16])
+    assert list(local_indexes(folder)) == sorted([kept, removed])
+    assert leftovers(folder, set()) == {f"{'a' * 16}.tmp": 0}
+    assert leftovers(folder, {"a" * 16}) == {}, "the next build goes on with it"
+    for name in (removed, f"{'a' * 16}.tmp"):
+        assert remove_index(folder, name)
+    assert not remove_index(folder, f"{'b' * 16}.tmp")
     assert {path.name for path in folder.iterdir()} == {
         kept,
         "notes",
