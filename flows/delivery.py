@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 DELAYS_SECONDS = (1.0, 5.0)
 _FILE_BYTES = 5_000_000
 _LEVELS = {"promoted": "success", "failed": "failure", "crashed": "failure", "error": "failure"}
+_NOWHERE = logging.NullHandler()
 _STATUS = re.compile(r"error=(\d{3})\b")
 
 
@@ -105,11 +107,8 @@ def _attempt(service: Apprise, notice: Notice) -> str:
     """What went wrong; empty if nothing did. Apprise's own words may hold parts of the URL."""
     from apprise import LogCapture
 
-    # Kept from every handler: a plugin may put a token into a message.
-    library = logging.getLogger("apprise")
-    before, library.propagate = library.propagate, False
     try:
-        with LogCapture(level=logging.WARNING) as said:
+        with _unheard(), LogCapture(level=logging.WARNING) as said:
             arrived = service.notify(
                 title=notice.title,
                 body=notice.body or notice.title,
@@ -118,8 +117,6 @@ def _attempt(service: Apprise, notice: Notice) -> str:
             status = _STATUS.search(said.getvalue())
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and costs no run
         return type(error).__name__
-    finally:
-        library.propagate = before
     if arrived:
         return ""
     return f"the service answered {status[1]}" if status else "the service cannot be reached"
@@ -128,15 +125,29 @@ def _attempt(service: Apprise, notice: Notice) -> str:
 def _service(urls: Sequence[str]) -> Apprise:
     from apprise import Apprise
 
-    library = logging.getLogger("apprise")
-    before, library.disabled = library.disabled, True  # it says which URL it cannot read
-    try:
-        service = Apprise()
-        if not urls or not all(service.add(url) for url in urls):
-            raise InputError("no URL that Apprise knows: see https://github.com/caronc/apprise")
-    finally:
-        library.disabled = before
+    service = Apprise()
+    with _unheard():
+        is_known = bool(urls) and all(service.add(url) for url in urls)
+    if not is_known:
+        raise InputError("no URL that Apprise knows: see https://github.com/caronc/apprise")
     return service
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Keeps what Apprise and urllib3 say from every log: a URL's path is in it, and its tokens."""
+    loggers = [logging.getLogger(name) for name in ("apprise", "urllib3.connectionpool")]
+    before = [(logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.propagate = False
+        logger.addHandler(_NOWHERE)  # a logger without any handler writes to standard error
+    try:
+        yield
+    finally:
+        for logger, (propagate, level) in zip(loggers, before, strict=True):
+            logger.propagate = propagate
+            logger.setLevel(level)
+            logger.removeHandler(_NOWHERE)
 
 
 def _resolved(root: Path, url: str) -> Iterator[str]:

@@ -64,9 +64,9 @@ def print_given(given: Mapping[str, Any]) -> None:
         console.print("no labelled question: no shown document has this text; add --document ID")
 
 
-def _logged(artifacts: Artifacts, question: str) -> Mapping[str, Any] | None:
+def _logged(artifacts: Artifacts, question: str) -> dict[str, Any] | None:
     """The newest logged query of this id or text."""
-    rows: list[Mapping[str, Any]] = [*read_queries(artifacts)]
+    rows = read_queries(artifacts)
     if is_query_id(question):
         found = next((row for row in reversed(rows) if row["id"] == question), None)
         if found is None:

@@ -22,6 +22,8 @@ FloatMatrix = npt.NDArray[np.float32]
 #: Enough for a 99 % threshold that is itself known to about 3 %.
 PERMUTATIONS = 1000
 _MEDIAN_SAMPLE = 500
+#: A squared distance that rounding gives equal vectors.
+_ALIKE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def calibrate(
     rows = generator.permutation(count)[:_MEDIAN_SAMPLE]
     distances = _squared_distances(vectors[rows], vectors[rows])
     scale = float(np.median(distances[np.triu_indices(len(rows), 1)]))
-    if not scale > 0.0:
+    if scale < _ALIKE:
         raise InputError("the reference queries are all the same: nothing can differ from them")
     kernel = _kernel(vectors, vectors, scale)
     np.fill_diagonal(kernel, 0.0)

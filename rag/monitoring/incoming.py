@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import InputError
-from rag.weights import file_sha256
 
 #: What stores say of a file's content, the surest first.
 _IDENTITIES = ("ETag", "etag", "md5Hash", "content_md5", "crc32c")
@@ -41,7 +40,9 @@ def content_of(place: str, root: Path) -> Content:
     paths = sorted(path for path in folder.rglob("*") if _counts(path, folder))
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\n".encode())
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
     newest = max((path.stat().st_mtime for path in paths), default=0.0)
     return Content(digest.hexdigest(), len(paths), newest)
 
