@@ -68,17 +68,15 @@ def _logged(artifacts: Artifacts, question: str) -> dict[str, Any] | None:
     """The newest logged query of this id or text."""
     rows = read_queries(artifacts)
     if is_query_id(question):
-        found = next((row for row in reversed(rows) if row["id"] == question), None)
-        if found is None:
+        found = [row for row in rows if row["id"] == question]
+        if not found:
             raise DataError(
                 f"no logged query {question}", hint="give the question's text: older ones are gone"
             )
-        return found
+        return found[-1]
     wanted = normalized_question(question)
-    for row in reversed(rows):
-        if normalized_question(row["question"]) == wanted:
-            return row
-    return None
+    alike = [row for row in rows if normalized_question(row["question"]) == wanted]
+    return alike[-1] if alike else None
 
 
 def _check_document(artifacts: Artifacts, document: str) -> None:
