@@ -46,9 +46,9 @@ class Notice:
 
     @property
     def body(self) -> str:
-        """The text below the title, without the credentials of any URL."""
+        """The text below the title, without the credentials of any URL in the lines."""
         links = [f"{name}: {link}" for name, link in self.links.items()]
-        return str(without_credentials("\n".join([*self.lines, *links])))
+        return "\n".join([*map(str, map(without_credentials, self.lines)), *links])
 
 
 @dataclass(frozen=True)

@@ -102,24 +102,19 @@ def of_verdict(artifacts: Artifacts, verdict: Verdict) -> Notice | None:
     event = _EVENTS.get(verdict.outcome)
     if event is None:
         return None
-    lines = [f"{verdict.outcome}: {headline(verdict)}"]
-    if verdict.decision:
-        lines += differences(verdict.decision)
-    lines += [f"- {reason}" for reason in verdict.reasons[:_MOST_REASONS]]
-    left = len(verdict.reasons) - _MOST_REASONS
+    shown = differences(verdict.decision) if verdict.decision else []
+    others = [reason for reason in verdict.reasons if reason not in shown]
+    lines = [f"{verdict.outcome}: {headline(verdict)}", *shown]
+    lines += [f"- {reason}" for reason in others[:_MOST_REASONS]]
+    left = len(others) - _MOST_REASONS
     lines += [f"- and {left} more"] if left > 0 else []
     return Notice(event, _title(artifacts, event), lines, dict(verdict.links))
 
 
 def differences(decision: Mapping[str, Any]) -> list[str]:
-    """`f1: +3.1 points (+1.2 to +5.0) against champion, more than 0.0 needed`, from the checks."""
-    return [
-        f"{check['metric']}: {check['value']:+.1f} points ({check['low']:+.1f} to "
-        f"{check['high']:+.1f}) against {decision['compared_with']}, "
-        f"more than {check['threshold']:.1f} needed"
-        for check in decision["checks"]
-        if str(check["name"]).startswith("primary")
-    ]
+    """`f1 +3.1 points against champion (interval +1.2 to +5.0); ...`, one for each comparison."""
+    primary = [check for check in decision["checks"] if str(check["name"]).startswith("primary")]
+    return [str(check["detail"]) for check in primary]
 
 
 def tell(

@@ -25,16 +25,14 @@ from rag.params import NotifyParams, Params, parse_params
 
 NOTICE = Notice("drift", "ragloop x: drift", ("query_drift: far",), {"report": "data/report.html"})
 SECRET = "s3cret-token"
-DECISION = {
+DECISION: dict[str, Any] = {
     "outcome": "PROMOTE",
     "compared_with": "champion",
     "n_questions": 150,
     "reasons": [],
     "checks": [
-        {"name": "primary", "metric": "f1", "value": 3.14, "low": 1.2, "high": 5.04}
-        | {"threshold": 0.5, "passed": True},
-        {"name": "guard", "metric": "exact_match", "value": 1.0, "low": -1.0, "high": 3.0}
-        | {"threshold": -2.0, "passed": True},
+        {"name": "primary against champion", "detail": "f1 +3.1 points (interval +1.2 to +5.0)"},
+        {"name": "guard", "detail": "exact_match -1.0 points (interval -3.0 to +1.0)"},
     ],
 }
 
@@ -161,11 +159,11 @@ def test_params_show_no_url(tmp_path: Path) -> None:
 def test_a_verdict_says_the_difference_with_its_interval(tmp_path: Path) -> None:
     verdict = Verdict(
         outcome="PROMOTE",
-        reasons=tuple(f"reason {number}" for number in range(7)),
+        reasons=(DECISION["checks"][0]["detail"], *(f"reason {number}" for number in range(7))),
         key="k",
         version="4",
         champion="4",
-        links={"run": "http://me:secret@mlflow:5000/#/runs/1"},
+        links={"run": "http://mlflow:5000/#/runs/1"},
         decision=DECISION,
     )
     notice = notices.of_verdict(Artifacts(tmp_path / "project"), verdict)
@@ -173,10 +171,10 @@ def test_a_verdict_says_the_difference_with_its_interval(tmp_path: Path) -> None
     assert (notice.event, notice.title) == ("promoted", "ragloop project: promoted")
     assert notice.body.splitlines() == [
         "PROMOTE: version 4 is the champion now",
-        "f1: +3.1 points (+1.2 to +5.0) against champion, more than 0.5 needed",
+        "f1 +3.1 points (interval +1.2 to +5.0)",
         *(f"- reason {number}" for number in range(5)),
         "- and 2 more",
-        "run: http://mlflow:5000/",
+        "run: http://mlflow:5000/#/runs/1",
     ]
 
 
@@ -213,3 +211,8 @@ def test_why_a_run_happened_is_in_its_tags() -> None:
 def test_the_default_is_terminal_and_file_for_everything() -> None:
     assert Params().notify.urls == ()
     assert "drift" in Params().notify.on
+
+
+def test_what_an_error_quotes_loses_its_credentials() -> None:
+    notice = Notice("failed", "t", ("cannot reach http://me:pass@host/x?key=1",))
+    assert notice.body == "cannot reach http://host/x"
