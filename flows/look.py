@@ -38,13 +38,15 @@ class Memory:
     """What lasts from one look to the next, in `.ragloop/watch.json`.
 
     `decay_answered` counts the verdicts when `metric_decay` last started a run; `late_told` are
-    the scheduled runs of which it was said that they did not start.
+    the scheduled runs of which it was said that they did not start, `failed_told` what was said of
+    triggers that cannot look.
     """
 
     served: ServedState = field(default_factory=ServedState)
     decay_answered: int = 0
     last_started: datetime | None = None
     late_told: tuple[str, ...] = ()
+    failed_told: str = ""
 
     @classmethod
     def read(cls, artifacts: Artifacts) -> Memory:
@@ -57,6 +59,7 @@ class Memory:
                 decay_answered=record["decay_answered"],
                 last_started=datetime.fromisoformat(started) if started else None,
                 late_told=tuple(record["late_told"]),
+                failed_told=record["failed_told"],
             )
         except FileNotFoundError:
             return cls()
@@ -73,6 +76,7 @@ class Memory:
             "decay_answered": self.decay_answered,
             "last_started": self.last_started.isoformat() if self.last_started else None,
             "late_told": list(self.late_told),
+            "failed_told": self.failed_told,
         }
         temporary = artifacts.watch.with_suffix(".json.tmp")
         temporary.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +111,11 @@ class Look:
     @property
     def failed(self) -> list[Trigger]:
         return [trigger for trigger in self.triggers if trigger.status == "failed"]
+
+    @property
+    def problem(self) -> str:
+        """What keeps triggers from looking; empty if nothing does."""
+        return "; ".join(f"{trigger.name}: {trigger.summary}" for trigger in self.failed)
 
 
 def look(artifacts: Artifacts, params: Params, now: datetime) -> Look:

@@ -87,6 +87,12 @@ def schedule_missed(artifacts: Artifacts, params: Params, due: Sequence[datetime
     terminal.say(f"[yellow]{what} not started[/], due {times}")
 
 
+def cannot_look(artifacts: Artifacts, params: Params, problem: str) -> None:
+    """A notice that triggers are blind; the caller sends it once for each problem."""
+    title = _title(artifacts, "watch cannot look")
+    tell(artifacts, params, Notice("failed", title, problem.split("; ")))
+
+
 def drifted(artifacts: Artifacts, params: Params, triggers: Sequence[Trigger]) -> None:
     """A notice of what is served and no longer fits what is asked, with the evidence."""
     lines = [f"{trigger.name}: {trigger.summary}" for trigger in triggers]

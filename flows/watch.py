@@ -60,8 +60,8 @@ def watch() -> State[Watched]:
             raise
         return Completed(name="Skipped", message=str(busy), data=Watched(Look(())))
     names = [trigger.name for trigger in found.look.firing]
-    if failed := found.look.failed:
-        raise RagError("; ".join(f"{trigger.name}: {trigger.summary}" for trigger in failed))
+    if found.look.problem:
+        raise RagError(found.look.problem)
     return Completed(
         name="Started" if found.started else "Quiet",
         message=f"fires: {', '.join(names)}" if names else "no trigger fires",
@@ -85,6 +85,9 @@ def watch_now(artifacts: Artifacts, params: Params, *, dry_run: bool) -> Watched
 def _watch(artifacts: Artifacts, params: Params, now: datetime) -> Watched:
     found = look(artifacts, params, now)
     memory = _tell_missed(artifacts, params, found.memory, now)
+    if found.problem and found.problem != memory.failed_told:
+        notices.cannot_look(artifacts, params, found.problem)
+    memory = replace(memory, failed_told=found.problem)
     memory.write(artifacts)
     firing = found.firing
     if not firing:
