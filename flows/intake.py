@@ -5,7 +5,8 @@
     feedback ───────┘   (questions/feedback.jsonl)
 
 Files are added to what `data/raw/` holds, one of the same name takes the other's place, and what
-has gone from the watched place stays. Without `watch.incoming`, `data/raw/` itself is watched, and
+has gone from the watched place stays. It is the checkout's `data/raw/`, also of a run that works in
+a worktree: what was taken in lasts. Without `watch.incoming`, `data/raw/` itself is watched, and
 there is nothing to take in.
 """
 
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows import dvc
+from flows import dvc, workspace
 from flows.snapshot import is_empty, record_of
 from rag.artifacts import Artifacts
 from rag.errors import DataError
@@ -37,11 +38,18 @@ def applies(artifacts: Artifacts, params: Params) -> bool:
 
 
 def take_in(artifacts: Artifacts, params: Params, *, everything: bool) -> str:
-    """Brings what waits into `data/raw/`; says what that was.
+    """Brings what waits into `data/raw/` of the checkout and of this run; says what that was.
 
     Labelled questions wait until there are `watch.min_new_questions`, or until a trigger asks for
     `everything`. Bad files change nothing: DataError with every problem.
     """
+    said = _take_in(workspace.project_of(artifacts), params, everything=everything)
+    if said:
+        workspace.bring_data_again(artifacts)
+    return said or "nothing new"
+
+
+def _take_in(artifacts: Artifacts, params: Params, *, everything: bool) -> str:
     place = params.watch.incoming
     content = content_of(artifacts, place, update=True) if place else None
     is_new = content is not None and content.files and content.digest != taken(artifacts, place)
@@ -49,7 +57,7 @@ def take_in(artifacts: Artifacts, params: Params, *, everything: bool) -> str:
     if len(questions) < params.watch.min_new_questions and not everything:
         questions = {}
     if not is_new and not questions:
-        return "nothing new"
+        return ""
     if is_empty(artifacts.raw) and record_of(artifacts).exists():
         dvc.checkout(artifacts.root, str(record_of(artifacts).relative_to(artifacts.root)))
     artifacts.state.mkdir(parents=True, exist_ok=True)

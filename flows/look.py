@@ -19,6 +19,7 @@ from rag.artifacts import Artifacts
 from rag.errors import InputError, RagError, ReleaseError
 from rag.monitoring.drift import FloatMatrix, QueryReference, calibrate
 from rag.monitoring.feedback import read_feedback
+from rag.monitoring.incoming import content_of
 from rag.monitoring.query_log import read_queries, release_of
 from rag.monitoring.served_queries import (
     TESTS,
@@ -39,7 +40,8 @@ class Memory:
 
     `decay_answered` counts the verdicts when `metric_decay` last started a run; `late_told` are
     the scheduled runs of which it was said that they did not start, `failed_told` what was said of
-    triggers that cannot look.
+    triggers that cannot look. `raw_answered` is the content of `data/raw/` that last started a run:
+    one in a worktree leaves the record in the checkout as it is.
     """
 
     served: ServedState = field(default_factory=ServedState)
@@ -47,6 +49,7 @@ class Memory:
     last_started: datetime | None = None
     late_told: tuple[str, ...] = ()
     failed_told: str = ""
+    raw_answered: str | None = None
 
     @classmethod
     def read(cls, artifacts: Artifacts) -> Memory:
@@ -60,6 +63,7 @@ class Memory:
                 last_started=datetime.fromisoformat(started) if started else None,
                 late_told=tuple(record["late_told"]),
                 failed_told=record["failed_told"],
+                raw_answered=record["raw_answered"],
             )
         except FileNotFoundError:
             return cls()
@@ -77,6 +81,7 @@ class Memory:
             "last_started": self.last_started.isoformat() if self.last_started else None,
             "late_told": list(self.late_told),
             "failed_told": self.failed_told,
+            "raw_answered": self.raw_answered,
         }
         temporary = artifacts.watch.with_suffix(".json.tmp")
         temporary.parent.mkdir(parents=True, exist_ok=True)
@@ -92,8 +97,13 @@ class Memory:
         """After a run was started for these triggers: what is on asks for no other one."""
         decayed = any(trigger.name == "metric_decay" for trigger in triggers)
         verdicts = len(read_feedback(artifacts)) if decayed else self.decay_answered
+        raw = [t.evidence["content"] for t in triggers if t.evidence.get("place") == _RAW]
         return replace(
-            self, served=self.served.answered(), decay_answered=verdicts, last_started=now
+            self,
+            served=self.served.answered(),
+            decay_answered=verdicts,
+            last_started=now,
+            raw_answered=raw[0] if raw else self.raw_answered,
         )
 
 
@@ -127,7 +137,7 @@ def look(artifacts: Artifacts, params: Params, now: datetime) -> Look:
     except RagError as error:
         windowed = [Trigger(name, "failed", str(error)) for name in TESTS]
     triggers = [
-        _tried("new_data", lambda: _new_data(artifacts, params, now)),
+        _tried("new_data", lambda: _new_data(artifacts, params, memory, now)),
         _tried(
             "new_questions",
             lambda: new_questions(
@@ -159,27 +169,29 @@ def _tried(name: str, judge: Callable[[], Trigger]) -> Trigger:
         return Trigger(name, "failed", str(error))
 
 
-def _new_data(artifacts: Artifacts, params: Params, now: datetime) -> Trigger:
+def _new_data(artifacts: Artifacts, params: Params, memory: Memory, now: datetime) -> Trigger:
     place = params.watch.incoming
     if place is None:
-        return _changed_raw(artifacts)
+        return _changed_raw(artifacts, memory.raw_answered, now)
     found = intake.content_of(artifacts, place)
     if place.endswith(".dvc") and intake.has_update(artifacts, place):
         return Trigger("new_data", "fires", f"the source of {place} has changed", {"place": place})
     return new_data(place, found, intake.taken(artifacts, place), now)
 
 
-def _changed_raw(artifacts: Artifacts) -> Trigger:
+def _changed_raw(artifacts: Artifacts, answered: str | None, now: datetime) -> Trigger:
     """The project's own data against what the last run recorded."""
     record = record_of(artifacts)
     if not record.exists():
         return Trigger("new_data", "off", f"{_RAW} was not recorded yet: `ragloop run` does it")
     if is_empty(artifacts.raw):
         return Trigger("new_data", "quiet", f"{_RAW} is empty: the next run puts it back")
-    evidence = {"place": _RAW, "recorded": dvc.recorded_hash(record)}
-    if dvc.status(artifacts.root, str(record.relative_to(artifacts.root))):
-        return Trigger("new_data", "fires", f"{_RAW} was changed since the last run", evidence)
-    return Trigger("new_data", "quiet", f"{_RAW} is as the last run recorded it", evidence)
+    recorded = dvc.recorded_hash(record)
+    if not dvc.status(artifacts.root, str(record.relative_to(artifacts.root))):
+        evidence = {"place": _RAW, "recorded": recorded}
+        return Trigger("new_data", "quiet", f"{_RAW} is as the last run recorded it", evidence)
+    found = new_data(_RAW, content_of(_RAW, artifacts.root), answered or recorded, now)
+    return replace(found, evidence={**found.evidence, "recorded": recorded})
 
 
 def _served(

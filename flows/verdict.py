@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.key import SAME
 from flows.server import HOST, up_addresses
-from rag.artifacts import Artifacts
+from flows.workspace import RESULTS, is_apart
+from rag.artifacts import STATE_FOLDER, Artifacts
 from rag.params import Params
 from rag.release.card import METRICS, decision_text, read_metrics
 from rag.release.card import metrics_table as markdown_table
@@ -90,7 +92,7 @@ def of_run(
         metrics=metrics,
         run_id=row["run_id"],
         links={
-            "report": str(artifacts.report.relative_to(artifacts.root)),
+            "report": str(_report(artifacts)),
             "run": f"{_mlflow_address(artifacts, params)}/{page}",
         },
         decision=row["decision"],
@@ -111,7 +113,7 @@ def nothing_changed(artifacts: Artifacts, row: Mapping[str, Any], champion: str 
         ),
         key=str(row["key"]),
         champion=champion,
-        metrics=read_metrics(artifacts.metrics),
+        metrics=read_metrics(artifacts.metrics) if artifacts.metrics.exists() else {},
     )
 
 
@@ -205,6 +207,13 @@ def _cell(metric: Mapping[str, float] | None) -> str:
     if metric is None:
         return "[dim]-[/]"
     return f"{metric['value']:.1f} [dim]({metric['low']:.1f}–{metric['high']:.1f})[/]"
+
+
+def _report(artifacts: Artifacts) -> Path:
+    """Where the report lies, seen from the project's folder, when the run has ended."""
+    if is_apart(artifacts):
+        return Path(STATE_FOLDER) / RESULTS / artifacts.report.name
+    return artifacts.report.relative_to(artifacts.root)
 
 
 def _mlflow_address(artifacts: Artifacts, params: Params) -> str:

@@ -17,7 +17,7 @@ from prefect import flow, tags
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from flows import lock, manual, notices, reasons, server, settings, steps, stores
+from flows import lock, manual, notices, reasons, reconcile, server, settings, steps, stores
 from flows.look import Look, Memory, look, summary_of
 from flows.schedule import DEPLOYMENT
 from rag.artifacts import Artifacts
@@ -54,6 +54,7 @@ def watch() -> State[Watched]:
     stores.initialise(artifacts, params)
     try:
         with lock.hold(artifacts.watch_lock, "ragloop watch"):
+            reconcile.label_flow_run(artifacts)
             found = _watch(artifacts, params, datetime.now(UTC))
     except BusyError as busy:
         if not steps.is_scheduled():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 from rag.artifacts import Artifacts
@@ -58,10 +62,26 @@ def run(stage: str) -> None:
         # By the name that it is imported by: a new process has another `__main__`.
         launch(import_module("rag.__main__").run, stage, processes)
     elif stage in _TRAINING:
-        with joined():
+        with joined(), _timed(stage, artifacts):
             run_stage(stage, params, artifacts)
     elif rank() == 0:
-        run_stage(stage, params, artifacts)
+        with _timed(stage, artifacts):
+            run_stage(stage, params, artifacts)
+
+
+@contextmanager
+def _timed(stage: str, artifacts: Artifacts) -> Iterator[None]:
+    """Writes when the stage's own function began and ended, in seconds since the epoch.
+
+    What a run takes beyond these times is overhead: benchmarks/overhead.py adds it up.
+    """
+    began = time.time()
+    yield
+    if rank() == 0:
+        artifacts.stage_times.mkdir(parents=True, exist_ok=True)
+        times = {"began": began, "ended": time.time()}
+        path = artifacts.stage_times / f"{stage}.json"
+        path.write_text(json.dumps(times), encoding="utf-8")
 
 
 def _training_processes(stage: str, params: Params) -> int:

@@ -160,6 +160,11 @@ class Artifacts:
         return self.state / "speed"
 
     @property
+    def stage_times(self) -> Path:
+        """When each stage's function began and ended, one JSON file a stage."""
+        return self.state / "stage_times"
+
+    @property
     def ledger(self) -> Path:
         return self.state / "ledger.jsonl"
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from rag.data_params import DataParams
 from rag.errors import ParamsError
 from rag.gate_params import (
     BudgetParams,
@@ -50,6 +51,7 @@ from rag.retrieval_params import (
     Section,
     Share,
 )
+from rag.schedule_params import ScheduleParams, UpParams
 from rag.watch_params import NotifyParams, WatchParams
 from rag.yaml_input import merge_overrides, read_yaml
 
@@ -59,6 +61,7 @@ __all__ = [
     "ChunkParams",
     "Confidence",
     "CostParams",
+    "DataParams",
     "EmbedParams",
     "EncoderLoraParams",
     "EndToEndParams",
@@ -91,6 +94,7 @@ __all__ = [
     "SliceParams",
     "TrackingParams",
     "TrainingParams",
+    "UpParams",
     "WatchParams",
     "load_params",
     "parse_params",
@@ -146,14 +150,7 @@ class TrackingParams(Section):
     uri: str | None = None
     experiment: Annotated[str, Field(min_length=1)] = "ragloop"
     traces: Annotated[int, Field(ge=0)] = 100
-
-
-class ScheduleParams(Section):
-    cron: str = "0 3 * * *"
-    timezone: str = "UTC"
-    interval_seconds: Annotated[int, Field(ge=1)] | None = None
-    prefect_port: Annotated[int, Field(ge=1, le=65535)] = 4200
-    mlflow_port: Annotated[int, Field(ge=1, le=65535)] = 5000
+    openlineage: Annotated[str, Field(pattern=r"^(file|https?)://")] | None = None
 
 
 class Params(Section):
@@ -169,9 +166,11 @@ class Params(Section):
     gate: GateParams = GateParams(
         floors={"f1": 30.0, "recall@5": 50.0}, guards={"exact_match": 2.0, "recall@5": 2.0}
     )
+    data: DataParams = DataParams()
     release: ReleaseParams = ReleaseParams()
     tracking: TrackingParams = TrackingParams()
     schedule: ScheduleParams = ScheduleParams()
+    up: UpParams = UpParams()
     watch: WatchParams = WatchParams()
     notify: NotifyParams = NotifyParams()
 

@@ -22,14 +22,16 @@ from rag.evaluation.report_data import CHAMPION
 from rag.evaluation.summary import flat_metrics
 from rag.params import Params
 from rag.records import read_table
-from rag.release import store
+from rag.release import registry, store
 from rag.release.answers import RELEASED, answers_table
 from rag.release.bundle import refuse_pickles
-from rag.release.card import read_metrics, run_note
-from rag.release.curves import history_metrics, history_row, metric_name
+from rag.release.card import decision_tags, read_metrics, run_note
+from rag.release.curves import history_metrics, history_row, metric_name, system_metric
 from rag.release.gate import Decision
 from rag.release.inputs import dataset_inputs
+from rag.release.links import run_links, run_page
 from rag.release.redaction import without_credentials
+from rag.release.reviewed import log_comparison
 from rag.release.store import configure, experiment_id, initialise, tracking_uri
 from rag.release.tables import review_tables
 from rag.release.traces import log_traces, question_traces
@@ -56,10 +58,14 @@ _NOTE = "mlflow.note.content"
 class RunTracker:
     """One MLflow run; every method may be repeated and logs the same thing once."""
 
-    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
+    def __init__(
+        self, client: MlflowClient, run_id: str, experiment_id: str, params: Params
+    ) -> None:
         self._client = client
+        self._params = params
         self.run_id = run_id
         self.experiment_id = experiment_id
+        self._champion_run: str | None = None
         self._offsets: dict[Path, int] = {}
         self._logged: dict[str, set[int]] = {}
         self._decision: Mapping[str, Any] | None = None
@@ -96,16 +102,16 @@ class RunTracker:
         else:
             own = {RUN_KEY: key, store.PROJECT: store.project_id(artifacts)}
             own |= {"mlflow.source.name": "ragloop", "mlflow.source.type": "JOB"}
+            own = {"ragloop.decision": "none yet", **own}  # pages list tags as they were set
             run_id = client.create_run(experiment, run_name=name, tags=own).info.run_id
-        tracker = cls(client, run_id, experiment)
+        tracker = cls(client, run_id, experiment, params)
         tracker.set_tags(tags or {})
         return tracker
 
     @property
     def page(self) -> str:
         """The run's page below the address of an MLflow server."""
-        path = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
-        return f"{path}?workflowType=machine_learning"  # the menus of training, not of agents
+        return run_page(self.experiment_id, self.run_id)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets `ragloop.` tags; a git commit is also set where MLflow shows it."""
@@ -170,8 +176,8 @@ class RunTracker:
         known = self._client.get_run(self.run_id).data.metrics
         values = []
         for system, name, value in flat_metrics(self._metrics):
-            if known.get(metric_name(system, name)) != value:
-                values.append((metric_name(system, name), value, 0))
+            if known.get(system_metric(system, name)) != value:
+                values.append((system_metric(system, name), value, 0))
         for path in sorted(artifacts.speed.glob("*.json")):
             for name, value in json.loads(path.read_text(encoding="utf-8")).items():
                 values.append((metric_name("speed", path.stem, name), float(value), 0))
@@ -184,8 +190,10 @@ class RunTracker:
         self._write_note()
 
     def log_review(self, page: str, predictions: pa.Table, metrics: Mapping[str, Any]) -> None:
-        """Logs the report and the tables again, with the champion's answers in them."""
+        """Logs report, numbers and tables again, with the champion's answers in them."""
         self._client.log_text(self.run_id, page, "report.html")
+        log_comparison(self._client, self.run_id, metrics)
+        self._metrics = metrics
         self._log_tables(predictions, metrics)
 
     def log_traces(self, predictions: pa.Table, *, limit: int) -> int:
@@ -210,11 +218,14 @@ class RunTracker:
         return len(traces)
 
     def log_decision(self, decision: Decision | Mapping[str, Any]) -> None:
-        """Logs the gate's decision as `decision.json`, as a tag and in the run's description."""
+        """Logs the gate's decision as `decision.json`, as tags and in the run's description."""
         record = decision.to_json() if isinstance(decision, Decision) else dict(decision)
         self._decision = record
         self._client.log_dict(self.run_id, record, "decision.json")
-        self.set_tags({"decision": record["outcome"]})
+        live = registry.champion(self._params)
+        self._champion_run = live.run_id if live else None
+        before = {"champion_before": live.version if live else "none"}
+        self.set_tags({**decision_tags(record), **before})
         self._write_note()
 
     def log_checkpoint(
@@ -250,7 +261,8 @@ class RunTracker:
         self._client.set_terminated(self.run_id, status)
 
     def _write_note(self) -> None:
-        note = run_note(self._metrics, self._decision)
+        links = run_links(self.experiment_id, self.run_id, self._champion_run)
+        note = run_note(self._metrics, self._decision, links if self._metrics else "")
         if self._traced is not None:
             number, asked = self._traced
             note += (
@@ -260,7 +272,8 @@ class RunTracker:
         self._client.set_tag(self.run_id, _NOTE, note)
 
     def _log_tables(self, predictions: pa.Table, metrics: Mapping[str, Any]) -> None:
-        tables = {_ANSWERS: answers_table(predictions), **review_tables(metrics)}
+        tables = review_tables(metrics, self._decision)
+        tables[_ANSWERS] = answers_table(predictions)
         # log_table would append to the table of an earlier attempt.
         for name, table in tables.items():
             self._client.log_text(self.run_id, json.dumps(table, ensure_ascii=False), name)

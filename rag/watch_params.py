@@ -62,7 +62,7 @@ class DecayParams(Section):
 
 
 class WatchParams(Section):
-    cron: str = "*/15 * * * *"
+    cron: str | None = "*/15 * * * *"
     incoming: str | None = None
     min_new_questions: Positive = 50
     query_log: bool = False

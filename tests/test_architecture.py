@@ -22,7 +22,8 @@ MAX_LINES = 300
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("rag.errors",),
     ("rag.problem_lines", "rag.yaml_input", "rag.retrieval_params"),
-    ("rag.reader_params", "rag.gate_params", "rag.watch_params"),
+    ("rag.reader_params", "rag.gate_params", "rag.data_params", "rag.schedule_params"),
+    ("rag.watch_params",),
     ("rag.records", "rag.artifacts", "rag.params", "rag.weights", "rag.progress"),
     ("rag.corpus",),
     ("rag.retrieval",),

@@ -208,11 +208,11 @@ def test_the_evaluation_is_logged_once_and_whole(project: Artifacts) -> None:
     assert metrics["tuned/f1"] == 50.0
     assert (metrics["tuned/f1_low"], metrics["tuned/f1_high"]) == (0.0, 100.0)
     assert metrics["tuned/recall_at_5"] == 100.0
-    assert metrics["closed_book/f1"] == 0.0
+    assert metrics["versus/closed_book/f1"] == 0.0
     assert len(curve(tracker, "tuned/f1")) == 1
     assert (metrics["tuned/errors/reading"], metrics["tuned/errors/right"]) == (1.0, 1.0)
     assert len(curve(tracker, "tuned/errors/reading")) == 1
-    assert "closed_book/errors/right" not in metrics
+    assert "versus/closed_book/errors/right" not in metrics
     table = json.loads(artifact(tracker, "answers.json").read_text())
     shown = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     assert [row["answer"] for row in shown] == ["fulmar", "petrel"]  # the worst first, each once
@@ -223,7 +223,8 @@ def test_the_evaluation_is_logged_once_and_whole(project: Artifacts) -> None:
     assert {"language", "question_type", "gold_rank"} <= {row["dimension"] for row in shown}
     assert not [name for name in metrics if "language" in name], "slices are no metrics"
     listed = json.loads(stored(tracker).data.tags["mlflow.loggedArtifacts"])
-    assert [item["path"] for item in listed] == ["answers.json", "slices.json"]
+    tables = ["scores.json", "slices.json", "errors.json", "answers.json"]
+    assert [item["path"] for item in listed] == tables
     for name in ("report.html", "metrics.json", "predictions.parquet", "plots/curve.json"):
         assert artifact(tracker, name).is_file()
 
@@ -235,8 +236,14 @@ def test_the_description_shows_verdict_and_numbers(project: Artifacts) -> None:
     tracker.log_decision(decision)
     tags = stored(tracker).data.tags
     assert tags["ragloop.decision"] == "REJECT"
+    assert tags["ragloop.why"] == "f1 is below"
+    assert tags["ragloop.champion_before"] == "none"
     note = tags["mlflow.note.content"]
-    assert note.startswith("REJECT: f1 is below\n\nCompared with champion on 2 test ")
+    verdict, links, compared = note.split("\n\n")[:3]
+    assert verdict == "REJECT: f1 is below"
+    assert f"[report](#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}/" in links
+    assert "compare" not in links, "there is no champion whose run could be opened"
+    assert compared.startswith("Compared with champion on 2 test ")
     assert "| f1 | 50.0 (0.0 to 100.0) | 0.0 (0.0 to 0.0) |" in note.replace("&emsp;", "")
     assert (
         Decision.from_json(json.loads(artifact(tracker, "decision.json").read_text())) == decision

@@ -66,7 +66,7 @@ def _float32_attention(
     mask = None if attention_mask is None else attention_mask.float()
     with torch.autocast(query.device.type, enabled=False):
         if mask is not None and query.shape[2] < key.shape[2] and not module.training:
-            output = _of_few_queries(query, key, value, mask, options.get("scaling"))
+            output = of_few_queries(query, key, value, mask, options.get("scaling"))
         else:
             output, _ = sdpa_attention_forward(
                 module, query.float(), key.float(), value.float(), mask, **options
@@ -74,7 +74,7 @@ def _float32_attention(
     return output.to(dtype), None
 
 
-def _of_few_queries(
+def of_few_queries(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

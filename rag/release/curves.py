@@ -8,11 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import ReleaseError
+from rag.release.answers import RELEASED
 
 
 def metric_name(*parts: str) -> str:
     """`tuned/recall_at_5`: MLflow allows no @ in names."""
     return "/".join(parts).replace("@", "_at_")
+
+
+def system_metric(system: str, name: str) -> str:
+    """`tuned/f1`, `versus/closed_book/f1`: MLflow's charts come by group, in alphabetical order.
+
+    The curves (`dev`, `retriever`, `train`) are then above the scores, and what the tuned system is
+    compared with is below them all.
+    """
+    return metric_name(*([system] if system == RELEASED else ["versus", system]), name)
 
 
 def history_row(line: bytes, path: Path) -> dict[str, Any]:

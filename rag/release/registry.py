@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
 from rag.params import Params
-from rag.reading.reader import read_manifest, reading_facts
 from rag.release.bundle import MANIFEST
-from rag.release.card import METRIC_TAGS, model_card, read_metrics, summarise_metrics
+from rag.release.card import METRIC_TAGS, decision_tags, read_metrics, summarise_metrics
+from rag.release.card_facts import card_facts
 from rag.release.gate import Decision
+from rag.release.model_card import CARD, description, model_card
 from rag.release.packaging import log_release
 from rag.release.redaction import without_credentials
+from rag.release.reviewed import read_comparison
 from rag.release.store import local_folder
 
 if TYPE_CHECKING:
@@ -101,14 +103,16 @@ def register(
 def describe(
     artifacts: Artifacts, params: Params, version: str, *, decision: Decision | None
 ) -> None:
-    """Writes a version's card and its metric and decision tags, as a reviewer sees them first."""
+    """Writes a version's card, here and in its run, and its metric and decision tags."""
     client = mlflow_client()
     release = get_release(params, version)
-    metrics = read_metrics(artifacts.metrics)
+    metrics = read_comparison(client, release.run_id) or read_metrics(artifacts.metrics)
     record = decision.to_json() if decision else None
-    reading = reading_facts(params.reader, read_manifest(artifacts.reader))
-    card = model_card(params, metrics, record, release.tags, reading)
-    client.update_model_version(release.name, version, card)
+    facts = card_facts(
+        artifacts, params, metrics, decision=record, lineage=release.tags, version=version
+    )
+    client.log_text(release.run_id, model_card(facts), CARD)
+    client.update_model_version(release.name, version, description(facts))
     for key, value in _plain(_verdict(metrics, decision)).items():
         client.set_model_version_tag(release.name, version, key, value)
 
@@ -254,7 +258,8 @@ def _create_registered_model(client: MlflowClient, name: str) -> None:
         client.create_registered_model(
             name,
             description="Question answering over our own documents, retrained by ragloop. "
-            "The alias `champion` is live; each version's description says why it was promoted.",
+            "The alias `champion` is live; each version's description is its card: what the gate "
+            "decided and why, scores, limits, data. The tag `decision` tells versions apart.",
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -275,7 +280,7 @@ def _release(found: Any) -> ReleaseVersion:
 
 
 def _verdict(metrics: Mapping[str, Any], decision: Decision | None) -> dict[str, str]:
-    outcome = {"decision": decision.outcome.value} if decision else {}
+    outcome = decision_tags(decision.to_json()) if decision else {}
     return {**outcome, **summarise_metrics(metrics)}
 
 

@@ -9,18 +9,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from rag.evaluation.slices import slices_table
+from rag.release.card import check_result
 
 Table = dict[str, Any]
 Metrics = Mapping[str, Any]
 
 
-def review_tables(metrics: Metrics) -> dict[str, Table]:
-    """Tables by file name; a table that these metrics have nothing for is left out.
+def review_tables(metrics: Metrics, decision: Mapping[str, Any] | None = None) -> dict[str, Table]:
+    """Tables by file name; a table that there is nothing for is left out.
 
-    `scores.json` has every metric with its interval, `slices.json` the slices, `errors.json` where
-    the answers of each system went wrong.
+    `checks.json` has the checks of the gate, `scores.json` every metric with its interval,
+    `slices.json` the slices, `errors.json` where the answers of each system went wrong.
     """
     tables = {
+        "checks.json": checks_table(decision or {"checks": []}),
         "scores.json": scores_table(metrics),
         "slices.json": slices_table(metrics.get("slices") or {}),
         "errors.json": errors_table(metrics),
@@ -50,6 +52,16 @@ def errors_table(metrics: Metrics) -> Table:
             for label, count in counts.items()
         ]
     return {"columns": ["system", "label", "answers", "percent"], "data": data}
+
+
+def checks_table(decision: Mapping[str, Any]) -> Table:
+    """A row for each check of the gate, in the order in which it judged."""
+    columns = ["result", "check", "metric", "value", "low", "high", "threshold", "says"]
+    data = [
+        [check_result(check), check["name"], *(check[name] for name in (*columns[2:-1], "detail"))]
+        for check in decision["checks"]
+    ]
+    return {"columns": columns, "data": data}
 
 
 def _ends(interval: Mapping[str, float] | None) -> list[float | None]:

@@ -50,6 +50,7 @@ def outputs(run: Any) -> list[Any]:
 
 def test_registers_the_run_once(named: Toy, run_id: str, state: Path) -> None:
     from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
 
     artifacts, params = named
     tags = {"run_key": "abc", "data_hash": "d1", "remote": "https://me:canary@host/x"}
@@ -59,6 +60,9 @@ def test_registers_the_run_once(named: Toy, run_id: str, state: Path) -> None:
     release = registry.get_release(params, version)
     assert release.run_id == run_id
     assert release.tags["decision"] == "PROMOTE"
+    assert list(release.tags)[:2] == ["decision", "why"], "a list shows the first tags"
+    assert release.tags["why"] == "f1 is better"
+    assert release.tags["compared_with"] == "champion"
     assert release.tags["f1"] == "61.2 (57.9 to 64.4)"
     assert release.tags["remote"] == "https://host/x"
     card = MlflowClient().get_model_version(params.release.name, version).description or ""
@@ -70,11 +74,27 @@ def test_registers_the_run_once(named: Toy, run_id: str, state: Path) -> None:
     assert "| Prior temperature | weighs no passages |" in card
     run = MlflowClient().get_run(run_id)
     assert [model.model_id for model in outputs(run)] == [release.model_id]
+    whole = Path(download_artifacts(run_id=run_id, artifact_path="card.md")).read_text()
+    assert whole.startswith(f"# {params.release.name} 1\n\nPROMOTE: f1 is better\n")
     model = MlflowClient().get_logged_model(release.model_id)
     assert model.experiment_id == run.info.experiment_id
     assert model.artifact_location.startswith(state.resolve().as_uri())
     assert not Path("mlruns").exists()
     assert [path.name for path in artifacts.state.iterdir()] == []  # no scratch left behind
+
+
+def test_the_card_has_the_champion_that_the_run_was_compared_with(named: Toy, run_id: str) -> None:
+    from mlflow import MlflowClient
+
+    from rag.release.card import read_metrics
+    from rag.release.reviewed import log_comparison
+
+    metrics = read_metrics(named[0].metrics)
+    metrics["systems"]["champion"] = {"f1": {"value": 50.0, "low": 45.0, "high": 55.0}}
+    log_comparison(MlflowClient(), run_id, metrics)
+    version = _register(named, run_id)
+    card = MlflowClient().get_model_version(named[1].release.name, version).description or ""
+    assert "| 4.0 (2.0 to 6.5) | 50.0 (45.0 to 55.0) |" in card.replace("&emsp;", "")
 
 
 def test_the_bundle_of_a_version_can_be_opened(named: Toy, run_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rag.release.tables import review_tables
+from rag.release.tables import checks_table, review_tables
 
 INTERVAL = {"value": 60.0, "low": 50.0, "high": 70.0}
 METRICS = {
@@ -38,3 +38,19 @@ def test_slices_and_errors_come_with_their_data() -> None:
         ["tuned", "right", 3, 75.0],
         ["tuned", "reading", 1, 25.0],
     ]
+
+
+def test_checks_say_whether_they_decided() -> None:
+    check = {"name": "guard", "metric": "f1", "value": -3.0, "low": -6.0, "high": 1.0}
+    check |= {"threshold": -2.0, "detail": "f1 -3.0"}
+    flags = [(True, True, True), (False, True, True), (False, False, True), (False, True, False)]
+    checks = [
+        {**check, "passed": passed, "conclusive": conclusive, "decides": decides}
+        for passed, conclusive, decides in flags
+    ]
+    table = checks_table({"checks": checks})
+    assert [row[0] for row in table["data"]] == [
+        *("passed", "failed", "cannot tell", "failed (to be read)")
+    ]
+    assert table["data"][0][1:] == ["guard", "f1", -3.0, -6.0, 1.0, -2.0, "f1 -3.0"]
+    assert len(table["columns"]) == len(table["data"][0])
