@@ -15,7 +15,15 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import doctor_cli, history_cli, lineage_cli, metrics_cli, release_cli, tune_cli
+from flows import (
+    doctor_cli,
+    history_cli,
+    lineage_cli,
+    metrics_cli,
+    release_cli,
+    tune_cli,
+    watch_cli,
+)
 from flows.export_cli import export
 from flows.index_cli import index
 from flows.options import AsJson, Debug, Wait, print_json, project
@@ -44,6 +52,7 @@ metrics_cli.register(app)
 release_cli.register(app)
 lineage_cli.register(app)
 tune_cli.register(app)
+watch_cli.register(app)
 
 Limit = Annotated[int, typer.Option("--limit", "-k", min=1, help="How many passages to show.")]
 

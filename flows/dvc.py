@@ -170,6 +170,11 @@ def pull(root: Path, target: str) -> None:
     _run(root, "pull", "--quiet", target)
 
 
+def update(root: Path, target: str) -> None:
+    """Brings an import (`dvc import`, `dvc import-url`) to what its source holds now."""
+    _run(root, "update", "--quiet", target)
+
+
 def push(root: Path) -> str:
     """Copies what the checkout names to the default remote; returns DVC's own last words."""
     return (_run(root, "push").strip().splitlines() or ["nothing to push"])[-1]

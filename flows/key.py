@@ -17,7 +17,9 @@ from rag.records import sorted_json
 from rag.weights import file_sha256, weights_digest
 
 #: When and where, not what: these sections change no result.
-IGNORED_SECTIONS = frozenset({"data", "embed", "schedule", "tracking", "tune", "up"})
+IGNORED_SECTIONS = frozenset(
+    {"data", "embed", "notify", "schedule", "tracking", "tune", "up", "watch"}
+)
 #: What stays afterwards changes no result either.
 _IGNORED = {"release": {"keep", "keep_challengers"}}
 #: The outcome of a run that gives what the champion was made from again.

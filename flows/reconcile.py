@@ -89,9 +89,13 @@ def close_dead_runs(
     before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
     try:
         with lock.hold(artifacts.lock, "ragloop (closing dead runs)"):
-            return _close(store.project_id(artifacts), before)
+            dead = _close(store.project_id(artifacts), before)
     except BusyError:
         return []
+    from flows import notices
+
+    notices.found_dead(artifacts, len(dead))
+    return dead
 
 
 def crashed_runs(artifacts: Artifacts, since: datetime) -> list[FlowRun]:

@@ -3,8 +3,8 @@
     ragloop run            # now, from the command line
     ragloop up             # on the schedule in params.yaml
 
-snapshot -> (skip if nothing changed) -> one task a stage -> publish -> log -> compare -> review
--> release -> prune -> push
+(take in) -> snapshot -> (skip if nothing changed) -> one task a stage -> publish -> log -> compare
+-> review -> release -> prune -> push
 
 Tasks hold no logic: each calls one function. Prefect's cache is off, since its key holds the id of
 the run; whether there is anything to do is decided by our own content key, and for each stage by
@@ -24,9 +24,11 @@ from prefect.states import Completed
 from flows import (
     compare,
     dvc,
+    intake,
     notices,
     openlineage,
     promote,
+    reasons,
     reconcile,
     release_commands,
     remote,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
     from rag.tracking import RunTracker
 
+take_in = steps.task("take in", intake.take_in, str)
 snapshot = steps.task("snapshot", take_snapshot, lambda taken: taken.detail)
 stages = {stage.name: steps.stage_task(stage) for stage in STAGES}
 publish = steps.io_task("publish", steps.publish_index, lambda name: f"index {name}")
@@ -69,9 +72,17 @@ prune = steps.io_task("prune", release_commands.prune_old, lambda found: found.d
 push = steps.io_task("push", remote.push, str)
 
 
-@flow(name="retrain", flow_run_name=steps.run_name, on_failure=[notices.failed])
-def retrain(force: bool = False) -> State[Verdict]:
-    """One retraining of the project in the working directory; `force` runs every stage again."""
+@flow(
+    name="retrain",
+    flow_run_name=steps.run_name,
+    on_failure=[notices.failed],
+    on_crashed=[notices.crashed],
+)
+def retrain(force: bool = False, reason: dict[str, Any] | None = None) -> State[Verdict]:
+    """One retraining of the project in the working directory; `force` runs every stage again.
+
+    `reason` is what triggers asked for it with: see `flows.reasons`.
+    """
     artifacts = Artifacts.here()
     params = load_params(artifacts.params)
     settings.configure(artifacts, params)
@@ -80,7 +91,7 @@ def retrain(force: bool = False) -> State[Verdict]:
         "retrain",
         artifacts,
         params,
-        lambda found: _retrained(found, params, force=force),
+        lambda found: _retrained(found, params, force=force, reason=reason),
         cron=None if when.interval_seconds else when.cron,
     )
     notices.publish_verdict(reached)
@@ -89,16 +100,22 @@ def retrain(force: bool = False) -> State[Verdict]:
     )
 
 
-def _retrained(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
+def _retrained(
+    artifacts: Artifacts, params: Params, *, force: bool, reason: reasons.Reason | None
+) -> Verdict:
     """The run, with the second copy of data and outputs behind it where there is one."""
     remote.configure(artifacts, params)
-    reached = _retrain(artifacts, params, force=force)
+    if intake.applies(artifacts, params):
+        take_in(artifacts, params, everything=reason is not None)
+    reached = _retrain(artifacts, params, force=force, reason=reason)
     if remote.is_behind(artifacts, params):
         remote.tell(push(artifacts, params, return_state=True))
     return reached
 
 
-def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
+def _retrain(
+    artifacts: Artifacts, params: Params, *, force: bool, reason: reasons.Reason | None
+) -> Verdict:
     from rag.release import ledger, registry
 
     data = snapshot(artifacts)
@@ -111,6 +128,7 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
         return verdict.nothing_changed(artifacts, row, live.version if live else None)
 
     tags = lineage(artifacts, key=key, data_hash=data.data_hash)
+    tags |= reasons.run_tags(reason, scheduled=steps.is_scheduled())
     with tracked(artifacts, params, key, tags) as tracker:
         shutil.rmtree(artifacts.speed, ignore_errors=True)  # of the trainings of other runs
         run_stages(artifacts, params, tracker, force=force)

@@ -87,6 +87,12 @@ def project_of(artifacts: Artifacts) -> Artifacts:
     return Artifacts(artifacts.state.resolve().parent) if is_apart(artifacts) else artifacts
 
 
+def bring_data_again(artifacts: Artifacts) -> None:
+    """The data of the checkout, which was added to since the worktree was made."""
+    if is_apart(artifacts):
+        _bring_data(project_of(artifacts), artifacts)
+
+
 def _has_commit(root: Path) -> bool:
     command = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
     return subprocess.run(command, cwd=root, capture_output=True, check=False).returncode == 0

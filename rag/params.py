@@ -53,6 +53,7 @@ from rag.retrieval_params import (
 )
 from rag.schedule_params import ScheduleParams, UpParams
 from rag.tune_params import SearchedParams, TuneParams
+from rag.watch_params import NotifyParams, WatchParams
 from rag.yaml_input import merge_overrides, read_yaml
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "LoraParams",
     "MetricName",
     "ModelReference",
+    "NotifyParams",
     "Params",
     "Positive",
     "Precision",
@@ -96,6 +98,7 @@ __all__ = [
     "TrainingParams",
     "TuneParams",
     "UpParams",
+    "WatchParams",
     "load_params",
     "parse_params",
 ]
@@ -172,6 +175,8 @@ class Params(Section):
     tune: TuneParams = TuneParams()
     schedule: ScheduleParams = ScheduleParams()
     up: UpParams = UpParams()
+    watch: WatchParams = WatchParams()
+    notify: NotifyParams = NotifyParams()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Params:

@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The rooms in the order data flows, as the tour shows them.
-ROOMS = ("corpus", "retrieval", "reading", "finetune", "evaluation", "release")
+ROOMS = ("corpus", "retrieval", "reading", "finetune", "evaluation", "monitoring", "release")
 
 
 def read(name: str) -> str:
