@@ -45,9 +45,10 @@ def take(
     late = ticks.too_late(params.schedule, cron)
     if late:
         return _skipped(late)
+    # Before the wait: whoever works meanwhile must not take a run that waits for a dead one.
+    reconcile.label_flow_run(project)
     try:
         with hold(project, params, what):
-            reconcile.label_flow_run(project)
             reconcile.close_dead_runs(project)
             reconcile.reconcile(project, params)
             why = workspace.why_in_place(project, params, is_scheduled=steps.is_scheduled())
