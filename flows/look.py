@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -128,6 +128,19 @@ class Look:
         return "; ".join(f"{trigger.name}: {trigger.summary}" for trigger in self.failed)
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What a look found and what it started."""
+
+    look: Look
+    started: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"triggers": [...], "started": {...} | null}`, for `--json`."""
+        triggers = [trigger.to_json() for trigger in self.look.triggers]
+        return {"triggers": triggers, "started": self.started}
+
+
 def look(artifacts: Artifacts, params: Params, now: datetime) -> Look:
     """Looks at everything; starts nothing and writes nothing."""
     memory = Memory.read(artifacts)
@@ -202,7 +215,7 @@ def _served(
     if not read_queries(artifacts):
         why = "no served queries are logged"
         if not params.watch.query_log:
-            why += ": set watch.query_log: true, if those who ask may be expected to agree"
+            why += " (watch.query_log is false)"
         return state, [Trigger(name, "off", why) for name in TESTS]
     from flows.answers import champion_bundle
 
@@ -258,8 +271,3 @@ def _reference(
     except InputError as error:
         return None, str(error)
     return found, ""
-
-
-def summary_of(look: Look, started: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`{"triggers": [...], "started": {...} | null}`, for `--json`."""
-    return {"triggers": [trigger.to_json() for trigger in look.triggers], "started": started}

@@ -9,7 +9,7 @@ look -> events, notices -> start (the served deployment of `retrain`, or here) -
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ from prefect import flow, tags
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from flows import lock, manual, notices, reasons, reconcile, server, settings, steps, stores
-from flows.look import Look, Memory, look, summary_of
+from flows import lock, manual, notices, reasons, reconcile, settings, steps, stores
+from flows.look import Look, Memory, Watched, look
 from flows.schedule import DEPLOYMENT
 from rag.artifacts import Artifacts
 from rag.errors import BusyError, RagError
@@ -31,18 +31,6 @@ if TYPE_CHECKING:
 EVENT_PREFIX = "ragloop.trigger."
 _RETRAIN = f"retrain/{DEPLOYMENT}"
 _MOST_TOLD = 100
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What a look found and what it started."""
-
-    look: Look
-    started: dict[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON, for `--json`."""
-        return summary_of(self.look, self.started)
 
 
 @flow(name="watch", flow_run_name=steps.run_name)
@@ -68,19 +56,6 @@ def watch() -> State[Watched]:
         message=f"fires: {', '.join(names)}" if names else "no trigger fires",
         data=found,
     )
-
-
-def watch_now(artifacts: Artifacts, params: Params, *, dry_run: bool) -> Watched:
-    """The flow in this process; a `dry_run` only looks: it starts, tells and remembers nothing."""
-    stores.initialise(artifacts, params)
-    if dry_run:
-        return Watched(look(artifacts, params, datetime.now(UTC)))
-    with server.prefect_api(artifacts):
-        state: Any = watch(return_state=True)
-        watched = state.result()
-    if not isinstance(watched, Watched):
-        raise RagError(f"the look ended as {state.name}: {state.message}")
-    return watched
 
 
 def _watch(artifacts: Artifacts, params: Params, now: datetime) -> Watched:

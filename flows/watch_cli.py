@@ -25,11 +25,10 @@ def watch(
     debug: Debug = False,
 ) -> None:
     """Look at the triggers once; retrain if one fires."""
-    from flows import watch_tables
-    from flows.watch import watch_now
+    from flows import watch_commands
 
-    found = watch_now(*project(debug=debug), dry_run=dry_run)
-    print_json(found.to_json()) if as_json else watch_tables.print_watched(found)
+    found = watch_commands.watch_now(*project(debug=debug), dry_run=dry_run)
+    print_json(found.to_json()) if as_json else watch_commands.print_watched(found)
 
 
 def feedback(
