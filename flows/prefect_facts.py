@@ -60,12 +60,12 @@ def serving(artifacts: Artifacts, environment: Mapping[str, str]) -> Serving:
 def read_prefect(
     api: str, root: Path, environment: Mapping[str, str], now: datetime, *, is_own: bool
 ) -> PrefectFacts:
-    """The deployments of this project and their runs; RagError where the server does not answer.
+    """What retrains this project, and its runs; RagError where the server does not answer.
 
     A server of our own has no others; on one that the user named, ours say where they retrain.
     """
     deployments, server_time = _post(api, "deployments/filter", {"limit": 200}, environment)
-    ours = [item for item in deployments if is_own or _is_of(item, root)]
+    ours = retrainings([item for item in deployments if is_own or _is_of(item, root)])
     if not ours:
         return PrefectFacts((), (), (), server_time)
     of_ours = {"deployment_id": {"any_": [item["id"] for item in ours]}}
@@ -99,6 +99,15 @@ def time_of(run: Mapping[str, Any], field: str) -> datetime | None:
     """A time in an answer of the API; None where it has none."""
     value = run.get(field)
     return datetime.fromisoformat(value).astimezone(UTC) if value else None
+
+
+def retrainings(deployments: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of `retrain`: the others are started by hand, or look far more often than it runs."""
+    return [
+        item
+        for item in deployments
+        if str(item.get("description") or "").lower().startswith("retrain")
+    ]
 
 
 def _is_of(deployment: Mapping[str, Any], root: Path) -> bool:

@@ -18,7 +18,7 @@ from flows.doctor_checks.every import CHECKS
 from flows.doctor_checks.finding import Check, Finding, Site, WaitsFor, fail, ok, warn, worst
 from flows.doctor_checks.machine import judge_disk, judge_memory
 from flows.doctor_checks.schedule import judge
-from flows.prefect_facts import PrefectFacts
+from flows.prefect_facts import PrefectFacts, retrainings
 from rag.errors import InputError
 from rag.release.store_facts import schema_heads
 from tests.flows.conftest import Done
@@ -75,6 +75,15 @@ def test_a_late_run_may_wait_for_the_one_at_work_and_a_new_schedule_for_its_plan
     assert judge(waiting, NOW).level == "ok"
     fresh = replace(USUAL, deployments=(deployment(updated=at(-1)),), coming=(), past=())
     assert judge(fresh, NOW).message == "the first run is being planned, no tick yet"
+
+
+def test_what_is_started_by_hand_is_no_paused_schedule() -> None:
+    """`ragloop up` serves flows without a schedule too, and a watch that looks all the time."""
+    served = [
+        deployment(description=f"{flow} of /x", schedules=rules)
+        for flow, rules in (("rollback", []), ("retrain", [{"active": True}]), ("watch", [{}]))
+    ]
+    assert [item["description"] for item in retrainings(served)] == ["retrain of /x"]
 
 
 @pytest.mark.parametrize(
