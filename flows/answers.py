@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 
 
 def ask(artifacts: Artifacts, params: Params, question: str) -> dict[str, Any]:
-    """`{"question", "release", "answer", "score", "abstained", "evidence": [...]}`."""
-    with _champion(artifacts, params) as (version, answerer):
+    """`{"question", "release", "answer", "score", "abstained", "evidence": [...]}`.
+
+    Also its `query_id` where `watch.query_log` is on; `ragloop feedback` takes it.
+    """
+    from rag.monitoring.query_log import log_queries
+
+    with _champion(artifacts, params) as (version, answerer, released):
         answer = answerer.answer([question])[0]
+        logged = log_queries(released, params.watch, [question], [answer])
     found = asdict(answer)
-    return {"question": question, "release": version, "answer": found.pop("text"), **found}
+    named = {"query_id": logged[0]} if logged else {}
+    return {"question": question, "release": version, "answer": found.pop("text"), **found, **named}
 
 
 def search(
@@ -33,7 +40,7 @@ def search(
     that cannot be filtered.
     """
     chosen = parse_where(where)
-    with _champion(artifacts, params) as (version, answerer):
+    with _champion(artifacts, params) as (version, answerer, _):
         passages = answerer.search([text], limit, chosen)[0]
     rows = [asdict(passage) for passage in passages]
     return {"query": text, "release": version, "passages": rows}
@@ -74,6 +81,8 @@ def print_answer(found: Mapping[str, Any]) -> None:
     else:
         console.print(f"[bold]{escape(found['answer'])}[/]", soft_wrap=True)
     print_passages(found["evidence"], shares=not found["abstained"])
+    if "query_id" in found:
+        console.print(f"\n[dim]ragloop feedback {found['query_id']} --right | --wrong[/]")
 
 
 def print_passages(passages: Sequence[Mapping[str, Any]], *, shares: bool = False) -> None:
@@ -136,7 +145,9 @@ def champion_bundle(artifacts: Artifacts, params: Params) -> tuple[str, Artifact
 
 
 @contextmanager
-def _champion(artifacts: Artifacts, params: Params) -> Iterator[tuple[str, QuestionAnswerer]]:
+def _champion(
+    artifacts: Artifacts, params: Params
+) -> Iterator[tuple[str, QuestionAnswerer, Artifacts]]:
     version, released = champion_bundle(artifacts, params)
 
     from rag.reading.answerer import QuestionAnswerer
@@ -149,6 +160,6 @@ def _champion(artifacts: Artifacts, params: Params) -> Iterator[tuple[str, Quest
         own = str(error).replace(REBUILD, f"{REBUILD} --champion")
         raise IndexMismatchError(own) from error
     try:
-        yield version, answerer
+        yield version, answerer, released
     finally:
         answerer.close()

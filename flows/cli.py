@@ -15,10 +15,19 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import history_cli, release_cli
+from flows import (
+    doctor_cli,
+    history_cli,
+    lineage_cli,
+    metrics_cli,
+    release_cli,
+    tune_cli,
+    watch_cli,
+)
 from flows.export_cli import export
 from flows.index_cli import index
-from flows.options import AsJson, Debug, print_json, project
+from flows.options import AsJson, Debug, Wait, print_json, project
+from flows.refresh_cli import refresh
 from flows.review_cli import review
 from rag.errors import InputError, RagError
 
@@ -36,8 +45,14 @@ app.add_typer(data, name="data")
 app.add_typer(index, name="index")
 app.add_typer(review, name="review")
 app.command()(export)
+app.command()(refresh)
+doctor_cli.register(app)
 history_cli.register(app)
+metrics_cli.register(app)
 release_cli.register(app)
+lineage_cli.register(app)
+tune_cli.register(app)
+watch_cli.register(app)
 
 Limit = Annotated[int, typer.Option("--limit", "-k", min=1, help="How many passages to show.")]
 
@@ -64,6 +79,7 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Run every stage again, changed or not.")
     ] = False,
+    wait: Wait = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -71,7 +87,7 @@ def run(
     from flows import manual, terminal, verdict
 
     artifacts, params = project(changes or (), debug=debug)
-    reached = manual.retrain_now(artifacts, params, changes or (), force=force)
+    reached = manual.retrain_now(artifacts, params, changes or (), force=force, wait=wait)
     if as_json:
         print_json(reached.to_json())
     else:

@@ -92,6 +92,8 @@ def judge(
     champion: Table | None,
     mixed: Mixed | None = None,
     cost: CostSample | None = None,
+    *,
+    refresh: bool = False,
 ) -> Judged:
     """The gate's decision about what the stages have left; without a champion, by the baselines."""
     import pyarrow.compute as pc
@@ -115,6 +117,7 @@ def judge(
         checks=human_checks(artifacts, params, tuned, champion, tables),
         mixed=mixed.arms if mixed else {},
         unmixed=mixed.why if mixed else "",
+        refresh=refresh,
     )
     inputs = Inputs(tuned, champion, tables, context)
     return Judged(inputs.decide(params.gate, seed=params.seed), inputs)

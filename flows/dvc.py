@@ -83,7 +83,10 @@ def reproduce(
                     program, on_line=log.add, poll=poll, timeout_seconds=timeout_seconds
                 )
             except TimeoutError as error:
-                raise RagError(f"stage {stage}: {error}") from None
+                raise RagError(
+                    f"stage {stage}: {error}, the limit of schedule.stage_timeout_minutes; the "
+                    f"next run goes on from its last checkpoint (log: {path})"
+                ) from None
     if code != 0:
         raise log.failure(code, path)
     return StageRun(stage, "Cached" if log.is_cached else "Ran", time.monotonic() - started)
@@ -160,6 +163,43 @@ def add(root: Path, path: Path) -> None:
 def checkout(root: Path, target: str) -> None:
     """Puts back what DVC's cache has of a target; RagError when it does not have it."""
     _run(root, "checkout", "--quiet", target)
+
+
+def pull(root: Path, target: str) -> None:
+    """Fetches a target from the default remote and puts it in place; RagError where it cannot."""
+    _run(root, "pull", "--quiet", target)
+
+
+def update(root: Path, target: str) -> None:
+    """Brings an import (`dvc import`, `dvc import-url`) to what its source holds now."""
+    _run(root, "update", "--quiet", target)
+
+
+def push(root: Path) -> str:
+    """Copies what the checkout names to the default remote; returns DVC's own last words."""
+    return (_run(root, "push").strip().splitlines() or ["nothing to push"])[-1]
+
+
+def set_default_remote(root: Path, name: str, url: str) -> None:
+    """Names the default remote in `.dvc/config.local`, which git ignores."""
+    _run(root, "remote", "add", "--quiet", "--local", "--default", "--force", name, url)
+
+
+def cache_folder(root: Path) -> Path:
+    """Where DVC keeps this project's files."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        # The run cache lies above the folder of the files.
+        return Path(repo.cache.legacy.path).resolve()
+
+
+def set_cache(root: Path, folder: Path) -> None:
+    """Makes a repository use this cache, by a setting that git does not see."""
+    from dvc.config import Config
+
+    with Config(str(root / ".dvc")).edit("local") as local:
+        local.setdefault("cache", {})["dir"] = str(folder)
 
 
 def recorded_hash(record: Path) -> str:

@@ -17,11 +17,15 @@ from rag.records import sorted_json
 from rag.weights import file_sha256, weights_digest
 
 #: When and where, not what: these sections change no result.
-IGNORED_SECTIONS = frozenset({"embed", "schedule", "tracking"})
+IGNORED_SECTIONS = frozenset(
+    {"data", "embed", "notify", "schedule", "tracking", "tune", "up", "watch"}
+)
 #: What stays afterwards changes no result either.
 _IGNORED = {"release": {"keep", "keep_challengers"}}
 #: The outcome of a run that gives what the champion was made from again.
 SAME = "SAME"
+#: What the ledger calls a row of the flow `refresh`; other rows are a retraining's.
+REFRESH = "refresh"
 #: Outcomes that stand until something changes; after an ERROR the run is made again.
 CONCLUDED = frozenset({"PROMOTE", "REJECT", "INCONCLUSIVE", "PENDING", "DRY_RUN", SAME})
 _LENGTH = 32
@@ -54,7 +58,19 @@ def code_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def concluded_row(rows: Sequence[Mapping[str, Any]], key: str) -> Mapping[str, Any] | None:
-    """The newest concluded ledger row, if it was made with this key."""
-    newest = next((row for row in reversed(rows) if row.get("outcome") in CONCLUDED), None)
+def concluded_row(
+    rows: Sequence[Mapping[str, Any]], key: str, *, kind: str | None = None
+) -> Mapping[str, Any] | None:
+    """The newest concluded ledger row, if it was made with this key.
+
+    Rows of another kind of run count only where they have changed the champion: a refresh that was
+    turned down is no reason to judge a retraining again.
+    """
+    concluded = (
+        row
+        for row in reversed(rows)
+        if row.get("outcome") in CONCLUDED
+        and (row.get("kind") == kind or row["outcome"] == "PROMOTE")
+    )
+    newest = next(concluded, None)
     return newest if newest is not None and newest.get("key") == key else None

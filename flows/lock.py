@@ -11,15 +11,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flows.identity import Identity
 from rag.errors import BusyError
 
 HEARTBEAT_SECONDS = 10.0
@@ -27,33 +27,16 @@ HEARTBEAT_SECONDS = 10.0
 SILENCE_SECONDS = 6 * HEARTBEAT_SECONDS
 #: How long to wait for the guards of a holder that was killed.
 TAKEOVER_SECONDS = 30.0
+#: How often a waiting run looks whether the lock is free.
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Holder:
-    """Who holds the lock; `process_started` is in seconds since the epoch, `since` is UTC."""
+class Holder(Identity):
+    """Who holds the lock; `since` is UTC."""
 
-    pid: int
-    process_started: float
-    host: str
     what: str
     since: str
-
-    @property
-    def is_here(self) -> bool:
-        return self.host == platform.node()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether this very process still runs; only known on its own host."""
-        import psutil
-
-        try:
-            process = psutil.Process(self.pid)
-            is_same = abs(process.create_time() - self.process_started) < 1.0
-            return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return False
 
     def spoken(self) -> str:
         """For example `ragloop run (pid 1234 on host9, since 2026-11-22 14:03:22 UTC)`."""
@@ -71,16 +54,23 @@ _held: dict[Path, _Held] = {}
 
 
 @contextmanager
-def hold(path: Path, what: str) -> Iterator[None]:
-    """Holds the lock for the block; BusyError at once when another live process has it.
+def hold(
+    path: Path,
+    what: str,
+    *,
+    wait_seconds: float = 0.0,
+    on_wait: Callable[[str], None] = lambda _: None,
+) -> Iterator[None]:
+    """Holds the lock for the block; BusyError when another live process has it.
 
-    A process that holds it already may hold it again: the command line takes it, then the flow.
+    That is said at once, or after `wait_seconds`; `on_wait` is told once who is waited for. A
+    process that holds it already may hold it again: the command line takes it, then the flow.
     """
     key = path.resolve()
     if key in _held:
         _held[key].depth += 1
     else:
-        _held[key] = _acquire(key, what)
+        _held[key] = _acquire_in_time(key, what, wait_seconds, on_wait)
     try:
         yield
     finally:
@@ -104,6 +94,32 @@ def holder(path: Path) -> Holder | None:
 def held_descriptors() -> tuple[int, ...]:
     """File descriptors of the locks that this process holds, for its guards to inherit."""
     return tuple(held.descriptor for held in _held.values())
+
+
+def _acquire_in_time(
+    path: Path, what: str, wait_seconds: float, on_wait: Callable[[str], None]
+) -> _Held:
+    deadline = time.monotonic() + wait_seconds
+    is_told = False
+    while True:
+        try:
+            return _acquire(path, what)
+        except BusyError as busy:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                if not wait_seconds:
+                    raise
+                waited = f"waited for {wait_seconds / 60:g} min (schedule.wait_minutes)"
+                raise BusyError(f"{busy}; {waited}") from None
+            if not is_told:
+                on_wait(_waiting(path))
+                is_told = True
+            time.sleep(min(_LOOK_SECONDS, left))
+
+
+def _waiting(path: Path) -> str:
+    found = holder(path)
+    return f"waiting for {found.spoken() if found else 'another run'}"
 
 
 def _acquire(path: Path, what: str) -> _Held:
@@ -152,15 +168,8 @@ def _busy(found: Holder | None) -> BusyError:
 
 
 def _this_process(what: str) -> Holder:
-    import psutil
-
-    return Holder(
-        pid=os.getpid(),
-        process_started=psutil.Process().create_time(),
-        host=platform.node(),
-        what=what,
-        since=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
-    )
+    since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return Holder(**asdict(Identity.of_this_process()), what=what, since=since)
 
 
 def _beat(path: Path, stop: threading.Event) -> None:

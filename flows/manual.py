@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,27 @@ from rag.params import Params, parse_params
 from rag.weights import check_weights
 
 if TYPE_CHECKING:
+    from prefect import Flow
+
     from rag.corpus import CorpusSummary
+
+_COMMANDS = {"retrain": "run", "refresh": "refresh"}
 
 
 def retrain_now(
-    artifacts: Artifacts, params: Params, changes: Sequence[str], *, force: bool
+    artifacts: Artifacts,
+    params: Params,
+    changes: Sequence[str],
+    *,
+    force: bool,
+    wait: bool = False,
 ) -> Verdict:
     """Runs the flow `retrain` in this process; its errors are raised here.
 
     `changes` are written to params.yaml first: DVC reads it there, and dvc.lock must agree with it.
+    BusyError at once where another run works, or with `wait` after `schedule.wait_minutes`.
     """
-    with lock.hold(artifacts.lock, "ragloop run"):
+    with _turn(artifacts, params, "ragloop run", wait=wait):
         check_models(artifacts, params)
         stores.initialise(artifacts, params)
         if changes:
@@ -32,13 +43,33 @@ def retrain_now(
         with server.prefect_api(artifacts):
             from flows.retrain import retrain
 
-            try:
-                state: Any = retrain(force=force, return_state=True)
-            except KeyboardInterrupt:
-                raise RagError(
-                    "stopped; what is live stays live, and `ragloop run` goes on from here"
-                ) from None
-            reached = state.result()
+            return _reached(retrain, force=force)
+
+
+def refresh_now(artifacts: Artifacts, params: Params, *, force: bool, wait: bool) -> Verdict:
+    """Runs the flow `refresh` in this process; its errors are raised here."""
+    with _turn(artifacts, params, "ragloop refresh", wait=wait):
+        stores.initialise(artifacts, params)
+        with server.prefect_api(artifacts):
+            from flows.refresh import refresh
+
+            return _reached(refresh, force=force)
+
+
+@contextmanager
+def _turn(artifacts: Artifacts, params: Params, what: str, *, wait: bool) -> Iterator[None]:
+    seconds = 60.0 * params.schedule.wait_minutes if wait else 0.0
+    with lock.hold(artifacts.lock, what, wait_seconds=seconds, on_wait=terminal.say):
+        yield
+
+
+def _reached(flow: Flow[..., Any], *, force: bool) -> Verdict:
+    try:
+        state: Any = flow(force=force, return_state=True)
+    except KeyboardInterrupt:
+        again = f"`ragloop {_COMMANDS[flow.name]}` goes on from here"
+        raise RagError(f"stopped; what is live stays live, and {again}") from None
+    reached = state.result()
     if not isinstance(reached, Verdict):
         raise RagError(f"the run ended as {state.name}: {state.message}")
     return reached
@@ -62,6 +93,15 @@ def import_data(
 
 def write_changes(artifacts: Artifacts, changes: Sequence[str]) -> None:
     """Writes `section.key=value` into params.yaml and keeps its comments; all of them or none."""
+    written = changed_text(artifacts, changes)
+    temporary = artifacts.params.with_suffix(".yaml.tmp")
+    temporary.write_text(written, encoding="utf-8")
+    temporary.replace(artifacts.params)
+    terminal.say(f"  [dim]written to {artifacts.params.name}:[/] {', '.join(changes)}")
+
+
+def changed_text(artifacts: Artifacts, changes: Sequence[str]) -> str:
+    """params.yaml as `write_changes` would leave it; ParamsError where it would be invalid."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
@@ -80,10 +120,7 @@ def write_changes(artifacts: Artifacts, changes: Sequence[str]) -> None:
     yaml.dump(tree, text)
     written = text.getvalue()
     parse_params(YAML(typ="safe").load(written), source=artifacts.params.name)
-    temporary = artifacts.params.with_suffix(".yaml.tmp")
-    temporary.write_text(written, encoding="utf-8")
-    temporary.replace(artifacts.params)
-    terminal.say(f"  [dim]written to {artifacts.params.name}:[/] {', '.join(changes)}")
+    return written
 
 
 def _write_null(representer: Any, _: None) -> Any:

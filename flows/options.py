@@ -15,6 +15,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show library output, and tracebacks of errors.")
 ]
+Wait = Annotated[
+    bool,
+    typer.Option("--wait", help="Wait for a run that is at work, up to schedule.wait_minutes."),
+]
 
 
 def project(

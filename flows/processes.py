@@ -6,6 +6,7 @@ does our death. Output is read line by line while the caller keeps the time.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from flows import guard, lock
+from rag.artifacts import Artifacts
 
 #: The guard needs three times its grace to end a group that ignores SIGTERM.
 STOP_SECONDS = 4 * guard.GRACE_SECONDS
@@ -46,10 +48,16 @@ class Program:
         """The exit code, when the command and its whole group are gone."""
         return self._process.wait(timeout_seconds)
 
-    def stop(self) -> None:
-        """Ends the whole group and waits for it; does nothing to a program that has ended."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Ends the whole group and waits for it; does nothing to a program that has ended.
+
+        `at_once` asks nobody first: for a program that answers no more.
+        """
         if self._process.stdin and not self._process.stdin.closed:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                if at_once:
+                    self._process.stdin.write("\n")
+                self._process.stdin.close()
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -66,14 +74,18 @@ def start(
 ) -> Program:
     """Starts a command below a guard; output goes to `log`, or is read through `Program.output`.
 
-    While we hold the project's lock the guard holds it with us, so nobody takes over before the
-    group has ended.
+    `folder` is the project's: the command runs there, and the guard keeps its record below. While
+    we hold the project's lock the guard holds it with us, so nobody takes over before the group has
+    ended.
     """
     held = lock.held_descriptors()
     log_file = log.open("a", encoding="utf-8") if log else None
     try:
         process = subprocess.Popen(
-            [sys.executable, "-I", str(Path(guard.__file__)), *command],
+            [
+                *(sys.executable, "-I", str(Path(guard.__file__))),
+                *(str(records(folder)), *command),
+            ],
             cwd=folder,
             env=dict(variables) if variables is not None else None,
             stdin=subprocess.PIPE,
@@ -89,6 +101,11 @@ def start(
         if log_file:
             log_file.close()
     return Program(process)
+
+
+def records(folder: Path) -> Path:
+    """What the guards of a project say of themselves; see `flows/orphans.py`."""
+    return Artifacts(folder.resolve()).state / "guards"
 
 
 @contextmanager

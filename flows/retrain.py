@@ -3,8 +3,8 @@
     ragloop run            # now, from the command line
     ragloop up             # on the schedule in params.yaml
 
-snapshot -> (skip if nothing changed) -> one task a stage -> publish -> log -> compare -> review
--> release -> prune
+(take in) -> snapshot -> (skip if nothing changed) -> one task a stage -> publish -> log -> compare
+-> review -> release -> prune -> push
 
 Tasks hold no logic: each calls one function. Prefect's cache is off, since its key holds the id of
 the run; whether there is anything to do is decided by our own content key, and for each stage by
@@ -24,23 +24,26 @@ from prefect.states import Completed
 from flows import (
     compare,
     dvc,
-    lock,
+    intake,
     notices,
+    openlineage,
     promote,
+    reasons,
     reconcile,
     release_commands,
+    remote,
     settings,
     steps,
-    stores,
+    turn,
     verdict,
+    workspace,
 )
 from flows.key import concluded_row, content_key
-from flows.lineage import lineage, pipeline_hash
+from flows.lineage import lineage, log_lineage, pipeline_hash
 from flows.review_gate import has_news
 from flows.snapshot import take_snapshot
 from flows.verdict import Verdict
 from rag.artifacts import Artifacts
-from rag.errors import BusyError
 from rag.params import Params, load_params
 from rag.stages import STAGES
 
@@ -49,10 +52,12 @@ if TYPE_CHECKING:
 
     from rag.tracking import RunTracker
 
+take_in = steps.task("take in", intake.take_in, str)
 snapshot = steps.task("snapshot", take_snapshot, lambda taken: taken.detail)
 stages = {stage.name: steps.stage_task(stage) for stage in STAGES}
 publish = steps.io_task("publish", steps.publish_index, lambda name: f"index {name}")
 log = steps.io_task("log", steps.log_results, lambda _: "run logged to MLflow")
+trace = steps.quiet_io_task("lineage", log_lineage)
 champion_answers = steps.task(
     "champion", compare.champion_predictions, lambda rows: f"{rows.num_rows} questions asked again"
 )
@@ -64,51 +69,75 @@ mirror = steps.quiet_io_task("mirror", compare.mirror)
 review = steps.io_task("review", steps.log_review, lambda count: f"report, {count} traces")
 conclude = steps.io_task("release", promote.conclude, lambda row: f"version {row['version']}")
 prune = steps.io_task("prune", release_commands.prune_old, lambda found: found.detail)
+push = steps.io_task("push", remote.push, str)
 
 
-@flow(name="retrain", flow_run_name=steps.run_name, on_failure=[notices.failed])
-def retrain(force: bool = False) -> State[Verdict]:
-    """One retraining of the project in the working directory; `force` runs every stage again."""
+@flow(
+    name="retrain",
+    flow_run_name=steps.run_name,
+    on_failure=[notices.failed],
+    on_crashed=[notices.crashed],
+)
+def retrain(force: bool = False, reason: dict[str, Any] | None = None) -> State[Verdict]:
+    """One retraining of the project in the working directory; `force` runs every stage again.
+
+    `reason` is what triggers asked for it with: see `flows.reasons`.
+    """
     artifacts = Artifacts.here()
     params = load_params(artifacts.params)
     settings.configure(artifacts, params)
-    stores.initialise(artifacts, params)
-    try:
-        with lock.hold(artifacts.lock, "retrain"):
-            reconcile.close_dead_runs(artifacts)
-            reconcile.reconcile(artifacts, params)
-            reached = _retrain(artifacts, params, force=force)
-    except BusyError as busy:
-        if not steps.is_scheduled():
-            raise
-        reached = Verdict(verdict.SKIPPED, (str(busy),), key="")
+    when = params.schedule
+    reached = turn.take(
+        "retrain",
+        artifacts,
+        params,
+        lambda found: _retrained(found, params, force=force, reason=reason),
+        cron=None if when.interval_seconds else when.cron,
+    )
     notices.publish_verdict(reached)
     return Completed(
         name=reached.outcome.capitalize(), message="; ".join(reached.reasons), data=reached
     )
 
 
-def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
+def _retrained(
+    artifacts: Artifacts, params: Params, *, force: bool, reason: reasons.Reason | None
+) -> Verdict:
+    """The run, with the second copy of data and outputs behind it where there is one."""
+    remote.configure(artifacts, params)
+    if intake.applies(artifacts, params):
+        take_in(artifacts, params, everything=reason is not None)
+    reached = _retrain(artifacts, params, force=force, reason=reason)
+    if remote.is_behind(artifacts, params):
+        remote.tell(push(artifacts, params, return_state=True))
+    return reached
+
+
+def _retrain(
+    artifacts: Artifacts, params: Params, *, force: bool, reason: reasons.Reason | None
+) -> Verdict:
     from rag.release import ledger, registry
 
     data = snapshot(artifacts)
     key = content_key(data.data_hash, params, artifacts)
     row = concluded_row(ledger.read(artifacts.ledger), key)
-    is_done = row and not has_news(artifacts, params, row)
-    if row and is_done and not force and not dvc.status(artifacts.root):
+    if row and not force and not has_news(workspace.project_of(artifacts), params, row):
+        if not workspace.is_apart(artifacts) and dvc.status(artifacts.root):
+            run_stages(artifacts, params, None)  # the verdict stands; only files are missing here
         live = registry.champion(params)
         return verdict.nothing_changed(artifacts, row, live.version if live else None)
 
     tags = lineage(artifacts, key=key, data_hash=data.data_hash)
-    with _tracked(artifacts, params, key, tags) as tracker:
+    tags |= reasons.run_tags(reason, scheduled=steps.is_scheduled())
+    with tracked(artifacts, params, key, tags) as tracker:
         shutil.rmtree(artifacts.speed, ignore_errors=True)  # of the trainings of other runs
-        for stage in STAGES:
-            stages[stage.name](artifacts, tracker, force=force)
+        run_stages(artifacts, params, tracker, force=force)
         tags["dvc_lock"] = pipeline_hash(artifacts)
         tags["fingerprint"] = publish(params, artifacts)
         log(tracker, artifacts, tags)
 
         champion = registry.champion(params)
+        trace(tracker, artifacts, params, champion)
         if champion and champion.tags.get("run_key") == key:
             promote.confirm_champion(artifacts, key, champion)
             return verdict.same_as_champion(artifacts, key, champion.version)
@@ -138,15 +167,32 @@ def _retrain(artifacts: Artifacts, params: Params, *, force: bool) -> Verdict:
     return reached
 
 
+def run_stages(
+    artifacts: Artifacts, params: Params, tracker: RunTracker | None, *, force: bool = False
+) -> None:
+    """Every stage in its order, each in the time that it may take."""
+    with openlineage.observed(artifacts, params) as events:
+        for stage in STAGES:
+            limit = params.schedule.stage_timeout_seconds(stage.name)
+            with events.stage(stage.name):
+                stages[stage.name](artifacts, tracker, force=force, timeout_seconds=limit)
+
+
 @contextmanager
-def _tracked(
-    artifacts: Artifacts, params: Params, key: str, tags: Mapping[str, Any]
+def tracked(
+    artifacts: Artifacts,
+    params: Params,
+    key: str,
+    tags: Mapping[str, Any],
+    *,
+    flow_name: str = "retrain",
 ) -> Iterator[RunTracker]:
     """The MLflow run of this key, which ends as the block does."""
     from rag.tracking import RunTracker
 
-    tracker = RunTracker.open(artifacts, params, key=key, name=f"retrain-{key[:8]}", tags=tags)
+    tracker = RunTracker.open(artifacts, params, key=key, name=f"{flow_name}-{key[:8]}", tags=tags)
     try:
+        tracker.set_tags(reconcile.identity_tags(artifacts))
         tracker.log_params(params)
         yield tracker
     except Exception:

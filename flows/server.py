@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from flows import lock, processes
@@ -54,13 +55,17 @@ def prefect_api(artifacts: Artifacts) -> Iterator[None]:
     log.unlink(missing_ok=True)
     variables = {**os.environ, **_TEMPORARY}
     command = prefect_command(port)
-    with processes.running(command, artifacts.root, log=log, variables=variables) as program:
+    with (
+        processes.running(command, artifacts.root, log=log, variables=variables) as program,
+        own_api(address),
+    ):
+        # Meanwhile: prefect reads the address when it is first imported.
+        import_module("prefect.flows")
         await_healthy(program, f"{address}/api/health", "Prefect's server", log=log)
-        with own_api(address):
-            try:
-                yield
-            finally:
-                _send_what_waits()
+        try:
+            yield
+        finally:
+            _send_what_waits()
 
 
 @contextmanager

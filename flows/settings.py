@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag.release.store import tracking_uri
+from rag.release.store import data_folder, tracking_uri
 from rag.weights import BUNDLED_PREFIX
 
 if TYPE_CHECKING:
@@ -72,9 +72,8 @@ def environment(
     `offline` keeps the hub's libraries off the network; left out, it is true when every model is
     bundled or a local folder.
     """
-    state = artifacts.state.resolve()
     variables = {
-        "PREFECT_HOME": str(state / "prefect"),
+        "PREFECT_HOME": str(data_folder(artifacts, params) / "prefect"),
         # Twenty seconds are not enough for a small machine that is busy.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",

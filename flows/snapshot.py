@@ -46,14 +46,11 @@ def is_empty(folder: Path) -> bool:
 
 def _fill(artifacts: Artifacts, record: Path) -> str:
     if record.exists():
+        target = str(record.relative_to(artifacts.root))
         try:
-            dvc.checkout(artifacts.root, str(record.relative_to(artifacts.root)))
-        except RagError as error:
-            raise DataError(
-                f"data/raw/ is empty but {record.name} records data that is not in DVC's cache "
-                f"({error})",
-                hint="fetch it with `dvc pull`, or start anew: rm data/raw.dvc",
-            ) from None
+            dvc.checkout(artifacts.root, target)
+        except RagError:
+            return _pull(artifacts.root, target)
         return "put back from DVC's cache"
     if is_empty(artifacts.demo):
         raise DataError(
@@ -64,3 +61,17 @@ def _fill(artifacts: Artifacts, record: Path) -> str:
 
     summary = import_corpus(artifacts.demo, artifacts.raw, replace=False)
     return f"demo imported: {summary.documents} documents, {summary.questions} questions"
+
+
+def _pull(root: Path, target: str) -> str:
+    """A fresh clone has the record in git and the data in the remote."""
+    try:
+        dvc.pull(root, target)
+    except RagError as error:
+        raise DataError(
+            f"data/raw/ is empty but {target} records data that is not in DVC's cache, and it "
+            f"cannot be fetched ({error})",
+            hint="name the remote that has it as data.remote in params.yaml, "
+            f"or start anew: rm {target}",
+        ) from None
+    return "fetched from the remote"

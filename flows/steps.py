@@ -64,7 +64,13 @@ def task(
 def stage_task(stage: Stage) -> Task[..., dvc.StageRun]:
     """The task of one stage, run by DVC; its state is called Cached where nothing changed."""
 
-    def run(artifacts: Artifacts, tracker: RunTracker, *, force: bool) -> State[dvc.StageRun]:
+    def run(
+        artifacts: Artifacts,
+        tracker: RunTracker | None,
+        *,
+        force: bool,
+        timeout_seconds: float | None = None,
+    ) -> State[dvc.StageRun]:
         logger = get_run_logger()
         history = _History(*_curve(stage, artifacts), tracker)
         with terminal.step(stage.name) as step:
@@ -75,7 +81,14 @@ def stage_task(stage: Stage) -> Task[..., dvc.StageRun]:
                 if progress:
                     step.advance_to(*progress)
 
-            done = dvc.reproduce(stage.name, artifacts, force=force, on_line=logger.info, poll=poll)
+            done = dvc.reproduce(
+                stage.name,
+                artifacts,
+                force=force,
+                on_line=logger.info,
+                poll=poll,
+                timeout_seconds=timeout_seconds,
+            )
             history.finish()
             cached = done.result == "Cached"
             step.finish("unchanged" if cached else stage.summary.rstrip("."), same=cached)
@@ -137,8 +150,10 @@ def log_review(
 
 
 def run_name() -> str:
-    """What Prefect calls a run: when it was made, in UTC."""
-    return f"retrain {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    """What Prefect calls a run: its flow, and when it was made, in UTC."""
+    from prefect.runtime import flow_run
+
+    return f"{flow_run.flow_name or 'retrain'} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def is_scheduled() -> bool:
@@ -158,7 +173,7 @@ def _curve(stage: Stage, artifacts: Artifacts) -> tuple[Path, str]:
 class _History:
     """Hands the training curve to MLflow as it grows, and only what this run has written."""
 
-    def __init__(self, path: Path, group: str, tracker: RunTracker) -> None:
+    def __init__(self, path: Path, group: str, tracker: RunTracker | None) -> None:
         self._path = path
         self._group = group
         self._tracker = tracker
@@ -168,7 +183,7 @@ class _History:
         """New lines, if the file is no longer the one that an earlier run left."""
         from mlflow.exceptions import MlflowException
 
-        if self._identity() in (None, self._before):
+        if self._tracker is None or self._identity() in (None, self._before):
             return
         try:
             self._tracker.follow_history(self._path, self._group)
@@ -178,7 +193,8 @@ class _History:
 
     def finish(self) -> None:
         """All lines, those of a stage that DVC had already too."""
-        self._tracker.follow_history(self._path, self._group)
+        if self._tracker is not None:
+            self._tracker.follow_history(self._path, self._group)
 
     def _identity(self) -> tuple[int, int, int] | None:
         try:

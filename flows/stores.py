@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 
@@ -44,10 +44,11 @@ def initialise(artifacts: Artifacts, params: Params) -> list[str]:
             dvc.initialise(artifacts.root, below_git_root=below_git_root)
             done.append("DVC repository made in .dvc")
         uri = store.tracking_uri(artifacts, params)
-        store.initialise(uri)
+        # Two databases of two libraries, which know nothing of each other: both at once.
+        with _prefect_migration() if _owns_prefect_database() else nullcontext():
+            store.initialise(uri)
         done.append(f"MLflow store ready: {without_credentials(uri)}")
         if _owns_prefect_database():
-            _migrate_prefect()
             done.append(f"Prefect store ready: {_prefect_database()}")
         stamp = artifacts.state / _STAMP
         stamp.write_text(json.dumps(_expected(artifacts, params), indent=2), encoding="utf-8")
@@ -111,21 +112,24 @@ def _prefect_database() -> Path:
     return Path(os.environ["PREFECT_HOME"]) / "prefect.db"
 
 
-def _migrate_prefect() -> None:
+@contextmanager
+def _prefect_migration() -> Iterator[None]:
+    """Prefect's database is made while the block runs, and is there when it has ended."""
     database = _prefect_database()
     if not database.exists():
         # SQLite's journals of a file that was deleted make a new one unreadable.
         for suffix in ("-wal", "-shm"):
             database.with_name(database.name + suffix).unlink(missing_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0 or not database.is_file():
-        said = (done.stderr + done.stdout).splitlines()
-        reasons = [line for line in said if "Error" in line] or [f"exit code {done.returncode}"]
+    command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+    # Leaving the block waits for the program, so that none is left in the middle of a migration.
+    with subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as program:
+        yield
+        printed, _ = program.communicate()
+    if program.returncode != 0 or not database.is_file():
+        said = printed.splitlines()
+        reasons = [line for line in said if "Error" in line] or [f"exit code {program.returncode}"]
         raise RagError(f"Prefect's store {database} cannot be made: {reasons[-1].strip()}")
 
 

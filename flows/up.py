@@ -1,72 +1,69 @@
 """`ragloop up`: Prefect's server, MLflow's pages and the schedule, supervised as one.
 
-Each part is a program below a guard, so that none survives us. Lines of all parts come out in one
-log with the part's name in front. The parts stop together: on Ctrl-C, on SIGTERM, or when one of
-them ends by itself.
+Each part is a program below a guard, so that none survives us, and is started again when it ends or
+hangs (`flows/supervisor.py`). They stop together: on Ctrl-C, on SIGTERM, or when one of them cannot
+be kept. Whatever the last `ragloop up` left when it was killed is put right first, and a retraining
+that was interrupted goes on from its finished stages.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
 
-from flows import lock, processes, reconcile, server, stores, terminal
+from flows import lock, orphans, reconcile, resume, server, stores, terminal
+from flows.supervisor import Part, Supervisor
+from flows.up_log import UpLog, log_file
 from rag.artifacts import Artifacts
 from rag.errors import InputError, RagError
 from rag.params import Params
 from rag.release import store
 
-_WATCH_SECONDS = 0.2
-_COLOURS = {"prefect": "blue", "mlflow": "magenta", "retrain": "green"}
-
-
-@dataclass(frozen=True)
-class Part:
-    """One program; `address` is what people open, `health` says that it is up.
-
-    `variables` are added to our environment.
-    """
-
-    name: str
-    command: Sequence[str]
-    address: str | None = None
-    health: str | None = None
-    variables: Mapping[str, str] = field(default_factory=dict)
+#: The schedule's part starts last and stops first.
+SCHEDULE = "retrain"
 
 
 def run(artifacts: Artifacts, params: Params) -> None:
     """Serves until it is stopped.
 
     BusyError where another one serves this project, InputError where a port is taken, RagError
-    where a part ends by itself.
+    where a part cannot be kept running.
     """
     stores.initialise(artifacts, params)
     with lock.hold(server.up_lock(artifacts), "ragloop up"), _stopped_by_signals():
-        parts = _parts(artifacts, params)
-        _check_ports(params, parts)
-        supervisor = _Supervisor(artifacts)
-        with ExitStack() as stack:
-            for part in parts:
-                supervisor.start(part, stack)
-                if part.name == "prefect":
-                    stack.enter_context(server.own_api(str(part.address)))
-            reconcile.close_dead_runs(artifacts, older_than_seconds=0)
-            # Whatever the schedule was running when it was stopped.
-            stack.callback(reconcile.close_dead_runs, artifacts, older_than_seconds=0)
-            supervisor.start(Part("retrain", [sys.executable, "-m", "flows.schedule"]), stack)
-            _announce(artifacts, params, parts)
-            supervisor.watch()
+        killed_at = _take_record(artifacts)
+        orphans.end_orphans(artifacts)
+        servers = _servers(artifacts, params)
+        _check_ports(params, servers)
+        log = UpLog(log_file(artifacts), params.up)
+        try:
+            with _own_prefect(servers):
+                parts = [*servers, _schedule(artifacts, params, log, servers, killed_at)]
+                Supervisor(artifacts, params.up, log).run(
+                    parts, lambda: _announce(artifacts, params, log, parts)
+                )
+        finally:
+            log.close()
+            server.up_record(artifacts).unlink(missing_ok=True)
 
 
-def _parts(artifacts: Artifacts, params: Params) -> list[Part]:
+def _take_record(artifacts: Artifacts) -> datetime | None:
+    """When the last `ragloop up` began to serve, if it was killed: it removes its record itself."""
+    record = server.up_record(artifacts)
+    try:
+        served = datetime.fromtimestamp(record.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
+    record.unlink()
+    return served
+
+
+def _servers(artifacts: Artifacts, params: Params) -> list[Part]:
     """The servers to start: those that neither the environment nor params.yaml name."""
     ports = params.schedule
     parts = []
@@ -75,7 +72,7 @@ def _parts(artifacts: Artifacts, params: Params) -> list[Part]:
         command = server.prefect_command(ports.prefect_port)
         # Without it the pages look for their server at port 4200, whatever port they come from.
         pages = {"PREFECT_SERVER_UI_API_URL": f"{address}/api"}
-        parts.append(Part("prefect", command, address, f"{address}/api/health", pages))
+        parts.append(Part("prefect", command, f"{address}/api/health", address, variables=pages))
     uri = store.tracking_uri(artifacts, params)
     if uri.startswith(store.SQLITE):
         address = f"http://{server.HOST}:{ports.mlflow_port}"
@@ -84,63 +81,62 @@ def _parts(artifacts: Artifacts, params: Params) -> list[Part]:
             *("--uvicorn-opts", "--log-level warning"),
             *("--host", server.HOST, "--port", str(ports.mlflow_port)),
             *("--backend-store-uri", uri),
-            *("--default-artifact-root", store.artifact_folder(artifacts).as_uri()),
+            *("--default-artifact-root", store.artifact_folder(artifacts, params).as_uri()),
         ]
-        parts.append(Part("mlflow", command, address, f"{address}/health"))
+        parts.append(Part("mlflow", command, f"{address}/health", address))
     return parts
 
 
-class _Supervisor:
-    """Starts parts, prints what they say, and notices when one ends."""
+def _schedule(
+    artifacts: Artifacts,
+    params: Params,
+    log: UpLog,
+    servers: Sequence[Part],
+    killed_at: datetime | None,
+) -> Part:
+    """The part that retrains; each of its starts begins with what its last one left.
 
-    def __init__(self, artifacts: Artifacts) -> None:
-        self._root = artifacts.root
-        self._running: dict[str, processes.Program] = {}
-        self._lines: queue.Queue[tuple[str, str]] = queue.Queue()
+    A run that died with it is Running still, or Crashed since its last start, where there was time
+    to say so.
+    """
+    port = server.free_port()
+    since = killed_at
+    prefect = next((part for part in servers if part.name == "prefect"), None)
 
-    def start(self, part: Part, stack: ExitStack) -> None:
-        """Starts a part, to be stopped with `stack`, and waits until it is healthy."""
-        variables = {**os.environ, **part.variables}
-        program = stack.enter_context(
-            processes.running(part.command, self._root, variables=variables)
-        )
-        self._running[part.name] = program
-        reading = threading.Thread(target=self._read, args=(part.name, program), daemon=True)
-        reading.start()
-        if not part.health:
-            return
-        with terminal.step(part.name) as step:
-            try:
-                server.await_healthy(program, part.health, part.name)
-            except RagError:
-                self._print_waiting()
-                raise
-            step.finish(str(part.address))
-        # What a server says while it starts well is of no use to anybody.
-        while not self._lines.empty():
-            self._lines.get()
+    def before() -> None:
+        import httpx
+        from prefect.exceptions import PrefectException
 
-    def watch(self) -> None:
-        """Prints lines for as long as every part runs; RagError when one ends by itself."""
-        while True:
-            time.sleep(_WATCH_SECONDS)
-            self._print_waiting()
-            for name, program in self._running.items():
-                if program.exit_code is not None:
-                    self._print_waiting()
-                    raise RagError(f"{name} ended by itself with exit code {program.exit_code}")
+        nonlocal since
+        try:
+            crashed = reconcile.crashed_runs(artifacts, since) if since else []
+            dead = crashed + reconcile.close_dead_runs(artifacts, older_than_seconds=0)
+            lines = resume.resume(dead, limit=params.up.max_resumes)
+        except (httpx.HTTPError, PrefectException) as error:
+            reason = str(error) or type(error).__name__
+            raise RagError(f"Prefect's server does not answer as it should: {reason}") from error
+        since = datetime.now(UTC)
+        for line in lines:
+            log.say(f"  {line}")
 
-    def _read(self, name: str, program: processes.Program) -> None:
-        for line in program.output or ():
-            if line.strip():
-                self._lines.put((name, line.rstrip()))
+    def after() -> None:
+        """Whatever the schedule was running when it was stopped."""
+        if prefect is None or server.is_healthy(prefect.health):
+            reconcile.close_dead_runs(artifacts, older_than_seconds=0)
 
-    def _print_waiting(self) -> None:
-        from rich.markup import escape
+    return Part(
+        SCHEDULE,
+        [sys.executable, "-m", "flows.schedule", str(port)],
+        f"http://{server.HOST}:{port}/health",
+        needs=prefect.name if prefect else None,
+        before=before,
+        after=after,
+    )
 
-        while not self._lines.empty():
-            name, line = self._lines.get()
-            terminal.say(f"[{_COLOURS[name]}]{name:8}[/][dim]│[/] {escape(line)}")
+
+def _own_prefect(servers: Sequence[Part]) -> AbstractContextManager[None]:
+    address = next((part.address for part in servers if part.name == "prefect"), None)
+    return server.own_api(address) if address else nullcontext()
 
 
 @contextmanager
@@ -172,11 +168,11 @@ def _check_ports(params: Params, parts: Sequence[Part]) -> None:
         raise InputError(taken)
 
 
-def _announce(artifacts: Artifacts, params: Params, parts: Sequence[Part]) -> None:
+def _announce(artifacts: Artifacts, params: Params, log: UpLog, parts: Sequence[Part]) -> None:
     addresses = {part.name: part.address for part in parts if part.address}
     record = server.up_record(artifacts)
     record.write_text(json.dumps(addresses), encoding="utf-8")
     when = params.schedule
     cron = f"cron {when.cron} {when.timezone}"
     rhythm = f"every {when.interval_seconds} s" if when.interval_seconds else cron
-    terminal.say(f"  retrain is scheduled: [bold]{rhythm}[/]. Ctrl-C stops all.")
+    log.say(f"  retrain is scheduled: [bold]{rhythm}[/]. Ctrl-C stops all.")

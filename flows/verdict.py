@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.key import SAME
 from flows.server import HOST, up_addresses
-from rag.artifacts import Artifacts
+from flows.workspace import RESULTS, is_apart
+from rag.artifacts import STATE_FOLDER, Artifacts
 from rag.params import Params
 from rag.release.card import METRICS, decision_text, read_metrics
 from rag.release.card import metrics_table as markdown_table
@@ -90,7 +92,7 @@ def of_run(
         metrics=metrics,
         run_id=row["run_id"],
         links={
-            "report": str(artifacts.report.relative_to(artifacts.root)),
+            "report": str(_report(artifacts)),
             "run": f"{_mlflow_address(artifacts, params)}/{page}",
         },
         decision=row["decision"],
@@ -111,7 +113,7 @@ def nothing_changed(artifacts: Artifacts, row: Mapping[str, Any], champion: str 
         ),
         key=str(row["key"]),
         champion=champion,
-        metrics=read_metrics(artifacts.metrics),
+        metrics=read_metrics(artifacts.metrics) if artifacts.metrics.exists() else {},
     )
 
 
@@ -177,7 +179,8 @@ def headline(verdict: Verdict) -> str:
     if verdict.outcome == "PROMOTE":
         return f"version {verdict.version} is the champion now"
     if verdict.outcome == SKIPPED:
-        return f"nothing was trained or registered; {live}"
+        # A run that had no turn has not looked who is champion, and has no key.
+        return f"nothing was trained or registered{f'; {live}' if verdict.key else ''}"
     if verdict.outcome == SAME:
         return f"the run gives the champion, version {verdict.champion}, again"
     if verdict.outcome == PENDING:
@@ -205,6 +208,13 @@ def _cell(metric: Mapping[str, float] | None) -> str:
     if metric is None:
         return "[dim]-[/]"
     return f"{metric['value']:.1f} [dim]({metric['low']:.1f}–{metric['high']:.1f})[/]"
+
+
+def _report(artifacts: Artifacts) -> Path:
+    """Where the report lies, seen from the project's folder, when the run has ended."""
+    if is_apart(artifacts):
+        return Path(STATE_FOLDER) / RESULTS / artifacts.report.name
+    return artifacts.report.relative_to(artifacts.root)
 
 
 def _mlflow_address(artifacts: Artifacts, params: Params) -> str:

@@ -1,11 +1,20 @@
-"""`python -m rag STAGE`: one stage, as DVC calls it, in the project's folder."""
+"""`python -m rag STAGE`: one stage, as DVC calls it, in the project's folder.
+
+`RAGLOOP_ROOT` names another folder for params.yaml and data/; models that params.yaml names by a
+relative path are still looked for from the working directory.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 
 from rag.artifacts import Artifacts
 from rag.errors import InputError, RagError
@@ -13,6 +22,8 @@ from rag.finetune.workers import is_started_by_a_launcher, joined, launch, rank
 from rag.params import Params, load_params
 from rag.stages import STAGES, run_stage
 
+#: The folder that a stage works in, where it is not the working directory.
+ROOT_VARIABLE = "RAGLOOP_ROOT"
 _TRAINING = ("train_retriever", "train_reader")
 
 
@@ -51,17 +62,33 @@ def run(stage: str) -> None:
     Where a launcher has started several of us, all train together and one does everything else.
     """
     _quiet_libraries()
-    artifacts = Artifacts.here()
+    artifacts = Artifacts(Path(os.environ.get(ROOT_VARIABLE) or Path.cwd()))
     params = load_params(artifacts.params)
     processes = _training_processes(stage, params)
     if processes > 1 and not is_started_by_a_launcher():
         # By the name that it is imported by: a new process has another `__main__`.
         launch(import_module("rag.__main__").run, stage, processes)
     elif stage in _TRAINING:
-        with joined():
+        with joined(), _timed(stage, artifacts):
             run_stage(stage, params, artifacts)
     elif rank() == 0:
-        run_stage(stage, params, artifacts)
+        with _timed(stage, artifacts):
+            run_stage(stage, params, artifacts)
+
+
+@contextmanager
+def _timed(stage: str, artifacts: Artifacts) -> Iterator[None]:
+    """Writes when the stage's own function began and ended, in seconds since the epoch.
+
+    What a run takes beyond these times is overhead: benchmarks/overhead.py adds it up.
+    """
+    began = time.time()
+    yield
+    if rank() == 0:
+        artifacts.stage_times.mkdir(parents=True, exist_ok=True)
+        times = {"began": began, "ended": time.time()}
+        path = artifacts.stage_times / f"{stage}.json"
+        path.write_text(json.dumps(times), encoding="utf-8")
 
 
 def _training_processes(stage: str, params: Params) -> int:

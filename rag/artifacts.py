@@ -160,6 +160,11 @@ class Artifacts:
         return self.state / "speed"
 
     @property
+    def stage_times(self) -> Path:
+        """When each stage's function began and ended, one JSON file a stage."""
+        return self.state / "stage_times"
+
+    @property
     def ledger(self) -> Path:
         return self.state / "ledger.jsonl"
 
@@ -171,6 +176,35 @@ class Artifacts:
     @property
     def lock(self) -> Path:
         return self.state / "lock"
+
+    @property
+    def queries(self) -> Path:
+        """Served queries, where `watch.query_log` is true."""
+        return self.state / "queries"
+
+    @property
+    def feedback(self) -> Path:
+        """What people said of served answers."""
+        return self.state / "feedback.jsonl"
+
+    @property
+    def intake(self) -> Path:
+        """Which content of the watched place was taken in last."""
+        return self.state / "intake.json"
+
+    @property
+    def watch(self) -> Path:
+        """What the triggers remember from one look to the next."""
+        return self.state / "watch.json"
+
+    @property
+    def watch_lock(self) -> Path:
+        return self.state / "watch.lock"
+
+    @property
+    def notices(self) -> Path:
+        """Everything that somebody was told, and whether it arrived."""
+        return self.state / "notices.jsonl"
 
 
 def folder_bytes(folder: Path) -> int:

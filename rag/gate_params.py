@@ -65,6 +65,7 @@ class GateParams(Section):
     metric: MetricName = "f1"
     min_effect: Points = 0.0
     baseline_effect: Points = 5.0
+    refresh_margin: Points = 2.0
     floors: Mapping[MetricName, Points] = {}
     guards: Mapping[MetricName, Points] = {}
     slices: SliceParams = SliceParams()

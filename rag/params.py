@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from rag.data_params import DataParams
 from rag.errors import ParamsError
 from rag.gate_params import (
     BudgetParams,
@@ -50,6 +51,9 @@ from rag.retrieval_params import (
     Section,
     Share,
 )
+from rag.schedule_params import ScheduleParams, UpParams
+from rag.tune_params import SearchedParams, TuneParams
+from rag.watch_params import NotifyParams, WatchParams
 from rag.yaml_input import merge_overrides, read_yaml
 
 __all__ = [
@@ -58,6 +62,7 @@ __all__ = [
     "ChunkParams",
     "Confidence",
     "CostParams",
+    "DataParams",
     "EmbedParams",
     "EncoderLoraParams",
     "EndToEndParams",
@@ -71,6 +76,7 @@ __all__ = [
     "LoraParams",
     "MetricName",
     "ModelReference",
+    "NotifyParams",
     "Params",
     "Positive",
     "Precision",
@@ -84,11 +90,15 @@ __all__ = [
     "RetrieverParams",
     "RetrieverTrainingParams",
     "ScheduleParams",
+    "SearchedParams",
     "Section",
     "Share",
     "SliceParams",
     "TrackingParams",
     "TrainingParams",
+    "TuneParams",
+    "UpParams",
+    "WatchParams",
     "load_params",
     "parse_params",
 ]
@@ -143,14 +153,7 @@ class TrackingParams(Section):
     uri: str | None = None
     experiment: Annotated[str, Field(min_length=1)] = "ragloop"
     traces: Annotated[int, Field(ge=0)] = 100
-
-
-class ScheduleParams(Section):
-    cron: str = "0 3 * * *"
-    timezone: str = "UTC"
-    interval_seconds: Annotated[int, Field(ge=1)] | None = None
-    prefect_port: Annotated[int, Field(ge=1, le=65535)] = 4200
-    mlflow_port: Annotated[int, Field(ge=1, le=65535)] = 5000
+    openlineage: Annotated[str, Field(pattern=r"^(file|https?)://")] | None = None
 
 
 class Params(Section):
@@ -166,9 +169,14 @@ class Params(Section):
     gate: GateParams = GateParams(
         floors={"f1": 30.0, "recall@5": 50.0}, guards={"exact_match": 2.0, "recall@5": 2.0}
     )
+    data: DataParams = DataParams()
     release: ReleaseParams = ReleaseParams()
     tracking: TrackingParams = TrackingParams()
+    tune: TuneParams = TuneParams()
     schedule: ScheduleParams = ScheduleParams()
+    up: UpParams = UpParams()
+    watch: WatchParams = WatchParams()
+    notify: NotifyParams = NotifyParams()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Params:

@@ -102,7 +102,29 @@ def check_weights(model: str, revision: str | None, cache: Path) -> None:
         resolve_weights(model, revision, cache)
 
 
+def verify_weights(model: str, revision: str | None) -> str:
+    """The SHA-256 of a model's content (of a hub model its commit), checked; makes nothing.
+
+    A hub model has to be in the hub's cache if the hub is off (`HF_HUB_OFFLINE`). Raises ModelError
+    as `resolve_weights` does.
+    """
+    if model.startswith(BUNDLED_PREFIX):
+        return _pinned_file(model)[0].sha256
+    if Path(model).expanduser().is_dir() or model.count("/") != 1:
+        return resolve_weights(model, revision, Path()).sha256
+    _hub_snapshot(model, revision)
+    return str(revision)
+
+
 def _resolve_bundled(model: str, cache: Path) -> Weights:
+    bundled, weights = _pinned_file(model)
+    if weights.suffix == ".gguf":
+        return Weights(model, _convert_gguf(weights, cache / bundled.sha256[:16]), bundled.sha256)
+    return Weights(model, weights.parent, bundled.sha256)
+
+
+def _pinned_file(model: str) -> tuple[_Bundled, Path]:
+    """The file of bundled weights, once it has the pinned SHA-256."""
     bundled, weights = _bundled_file(model)
     found = file_sha256(weights)
     if found != bundled.sha256:
@@ -110,9 +132,7 @@ def _resolve_bundled(model: str, cache: Path) -> Weights:
             f"model {model!r}: {weights.name} has SHA-256 {found}, expected {bundled.sha256}; "
             f"reinstall {bundled.distribution}"
         )
-    if weights.suffix == ".gguf":
-        return Weights(model, _convert_gguf(weights, cache / bundled.sha256[:16]), bundled.sha256)
-    return Weights(model, weights.parent, bundled.sha256)
+    return bundled, weights
 
 
 def _bundled_file(model: str) -> tuple[_Bundled, Path]:

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,32 +46,27 @@ def roll_back_and_forth(root: Path) -> dict[str, Any]:
     }
 
 
-def roll_back_damaged(root: Path, damage: str, version: str) -> dict[str, Any]:
-    """What a rollback says where something of the release is gone."""
+def roll_back_damaged(root: Path, cases: list[tuple[str, str]]) -> list[str]:
+    """What a rollback to a version says where something of version 1 is gone for the time."""
     artifacts, params = opened(root)
-    said = ""
-    other = None
-    if damage == "lock":
-        other = _hold(artifacts)
-    else:
-        _damage(artifacts, params, damage)
-    try:
-        release_commands.rollback(artifacts, params, version, reason="")
-    except RagError as error:
-        said = str(error)
-    finally:
-        if other:
-            other.kill()
-            other.wait()
-    champion = registry.champion(params)
-    rows = len(ledger.read(artifacts.ledger))
-    return {"error": said, "champion": champion and champion.version, "rows": rows}
+    said = []
+    for damage, version in cases:
+        with _damaged(artifacts, params, damage):
+            try:
+                release_commands.rollback(artifacts, params, version, reason="")
+            except RagError as error:
+                said.append(str(error))
+        champion = registry.champion(params)
+        assert champion is not None
+        assert champion.version == "2"
+        assert len(ledger.read(artifacts.ledger)) == 3
+    return said
 
 
 def roll_back_rebuilding(root: Path) -> dict[str, Any]:
     """The answer after a rollback to a release whose index was gone."""
     artifacts, params = opened(root)
-    _damage(artifacts, params, "index")
+    shutil.rmtree(artifacts.index_folder / str(registry.get_release(params, "1").index))
     release_commands.rollback(artifacts, params, None, reason="", rebuild=True)
     return answers.ask(artifacts, params, QUESTION)
 
@@ -116,19 +113,27 @@ def _files(artifacts: Artifacts) -> list[Path]:
     return sorted(path for path in found if path != artifacts.lock)
 
 
-def _damage(artifacts: Artifacts, params: Params, damage: str) -> None:
-    if not damage:
-        return
-    release = registry.get_release(params, "1")
-    bundle = registry.local_bundle(artifacts, params, "1")
-    if damage == "index":
-        shutil.rmtree(artifacts.index_folder / str(release.index))
-    elif damage == "files":
-        (bundle / "data" / "retrieve" / "fusion.json").unlink()
-    elif damage == "bundle":
-        shutil.rmtree(bundle)
+@contextmanager
+def _damaged(artifacts: Artifacts, params: Params, damage: str) -> Iterator[None]:
+    """Puts back what it took; a version that MLflow has deleted does not come back."""
+    if damage == "lock":
+        other = _hold(artifacts)
+        yield
+        other.kill()
+        other.wait()
     elif damage == "version":
-        mlflow.MlflowClient().delete_model_version(release.name, "1")
+        mlflow.MlflowClient().delete_model_version(params.release.name, "1")
+        yield
+    elif damage:
+        bundle = registry.local_bundle(artifacts, params, "1")
+        index = artifacts.index_folder / str(registry.get_release(params, "1").index)
+        fusion = bundle / "data" / "retrieve" / "fusion.json"
+        taken = {"index": index, "files": fusion, "bundle": bundle}[damage]
+        aside = taken.rename(artifacts.root / "aside")
+        yield
+        aside.rename(taken)
+    else:
+        yield
 
 
 def _hold(artifacts: Artifacts) -> subprocess.Popen[str]:

@@ -40,7 +40,7 @@ _PLACES = ("north", "south", "port")
 
 
 def make_releasing_project(
-    root: Path, *, keep: int = 1, keep_challengers: int = 0
+    root: Path, keep: int = 1, keep_challengers: int = 0
 ) -> tuple[Artifacts, Params]:
     """A project whose stores exist and which has released nothing."""
     root.mkdir(parents=True)

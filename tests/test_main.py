@@ -65,3 +65,17 @@ def test_an_empty_corpus_is_one_line_a_problem(
     assert documents.startswith("prepare: raw: no usable documents found")
     assert questions.startswith("prepare: raw: no usable questions found")
     assert not (tmp_path / "data" / "prepare").exists()
+
+
+def test_a_stage_may_work_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those of a search do, beside the project's own data."""
+    trial = tmp_path / "trial"
+    trial.mkdir()
+    (trial / "params.yaml").write_text("seed: -1\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAGLOOP_ROOT", str(trial))
+    assert main(["prepare"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("prepare: params.yaml: seed: ")

@@ -48,7 +48,8 @@ class Context:
 
     `test_set` is the version of the questions that both systems had to answer, `decisions_before`
     how often it has decided. `mixed` has the arms of the attribution grid, `unmixed` says why it
-    has none. `checks` are verdicts from elsewhere, for example of a person.
+    has none. `checks` are verdicts from elsewhere, for example of a person. In a `refresh` the
+    challenger has the champion's models over an index of today's documents.
     """
 
     test_set: str | None = None
@@ -57,6 +58,7 @@ class Context:
     checks: tuple[Check, ...] = ()
     mixed: Mapping[str, pa.Table] = field(default_factory=dict)
     unmixed: str = ""
+    refresh: bool = False
 
 
 def decide(
@@ -76,6 +78,7 @@ def decide(
     - PROMOTE: every check that decides has passed. Floors hold always; with a champion the primary
       metric gains more than `min_effect` and each guard loses less than its margin, at the lower
       ends; without one, the primary metric beats every baseline by more than `baseline_effect`.
+      A refresh has nothing to gain by: the primary metric loses less than `refresh_margin`.
     - REJECT: a check has failed beyond doubt: a floor, or the whole interval beyond its threshold.
     - INCONCLUSIVE: none has, but for one at least the interval contains the threshold.
     """
@@ -111,7 +114,7 @@ def _decided(
         )
     drawn = Resampling(params.resamples, params.confidence, seed)
     sampling = Sampling(_clusters(ours.table), drawn)
-    checks = _own_checks(ours, rivals, params, sampling)
+    checks = _own_checks(ours, rivals, _settings(params, context), sampling)
     decided = replace(
         undecided,
         test_set=version,
@@ -132,6 +135,13 @@ def _decided(
     budget = params.decisions_per_test_set
     spent, notes = budget_check(context.decisions_before, budget.warn, budget.refuse)
     return _concluded(decided, [*checks, spent, *context.checks], notes)
+
+
+def _settings(params: GateParams, context: Context) -> GateParams:
+    """A refresh is for its newer documents: it has to show only that no answer suffers."""
+    if not context.refresh:
+        return params
+    return params.model_copy(update={"min_effect": -params.refresh_margin})
 
 
 def _arms(tables: Mapping[str, pa.Table]) -> dict[str, Arm]:

@@ -42,7 +42,8 @@ class Release(PythonModel):
             )
         state = Path(os.environ.get("RAGLOOP_STATE") or platformdirs.user_cache_dir("ragloop"))
         artifacts = Artifacts(bundle, state_folder=state)
-        self._answerer = QuestionAnswerer.load(artifacts, load_params(artifacts.params))
+        self._artifacts, self._params = artifacts, load_params(artifacts.params)
+        self._answerer = QuestionAnswerer.load(artifacts, self._params)
 
     def predict(
         self, context: Any, model_input: list[str], params: dict[str, Any] | None = None
@@ -50,10 +51,15 @@ class Release(PythonModel):
         """One row for each question: `answer`, `score`, `abstained`, and `evidence`, best first.
 
         Each piece of evidence has its `posterior`, the probability that the answer came from it,
-        or None where the reader weighs no passages.
+        or None where the reader weighs no passages. Where the release has `watch.query_log: true`,
+        the questions are kept in the folder `queries/` beside what can be built again.
         """
+        from rag.monitoring.query_log import log_queries
+
+        answers = self._answerer.answer(model_input)
+        log_queries(self._artifacts, self._params.watch, model_input, answers)
         rows: list[dict[str, object]] = []
-        for answer in self._answerer.answer(model_input):
+        for answer in answers:
             evidence = [asdict(passage) for passage in answer.evidence]
             rows.append(
                 {

@@ -70,6 +70,7 @@ def write_inputs(folder: Path, inputs: Inputs) -> dict[str, str]:
         "cost": context.cost.to_json() if context.cost else None,
         "checks": [asdict(check) for check in context.checks],
         "unmixed": context.unmixed,
+        "refresh": context.refresh,
     }
     (folder / CONTEXT).write_text(sorted_json(record) + "\n", encoding="utf-8")
     return {name: file_sha256(folder / name) for name in (ARMS, CONTEXT)}
@@ -97,6 +98,7 @@ def read_inputs(folder: Path, expected: Mapping[str, str]) -> Inputs:
         checks=tuple(Check(**check) for check in record["checks"]),
         mixed={name: arms[name] for name in (OLD_MODEL, OLD_INDEX) if name in arms},
         unmixed=record["unmixed"],
+        refresh=record.get("refresh", False),  # older decisions know no refresh
     )
     return Inputs(
         challenger=arms[record["challenger"]],

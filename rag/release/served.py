@@ -34,7 +34,7 @@ def check_release(artifacts: Artifacts, params: Params, release: ReleaseVersion)
     Files are looked for by their names; their contents are checked where they are loaded.
     """
     released = open_release(artifacts, params, release)
-    named = _manifest(released.root)["files"]
+    named = manifest_of(released.root)["files"]
     missing = [name for name in named if not (released.root / name).is_file()]
     if missing:
         raise ReleaseError(
@@ -73,13 +73,17 @@ def index_names(artifacts: Artifacts, release: ReleaseVersion) -> set[str]:
     """
     names = {release.index} if release.index else set()
     bundle = bundle_here(artifacts, release)
-    if bundle is not None:
-        released = Artifacts(bundle, state_folder=artifacts.state)
-        # A version that cannot be opened needs no more than it names.
-        with contextlib.suppress(RagError):
-            own = served_index(released, load_params(released.params))
-            names.add(index_name(own, read_facts(released.embeddings)))
-    return names
+    return names | names_of_bundle(artifacts, bundle) if bundle is not None else names
+
+
+def names_of_bundle(artifacts: Artifacts, bundle: Path) -> set[str]:
+    """This engine's name for the index of a bundle's vectors; none of one that cannot be opened."""
+    released = Artifacts(bundle, state_folder=artifacts.state)
+    # A version that cannot be opened needs no more than it names.
+    with contextlib.suppress(RagError):
+        own = served_index(released, load_params(released.params))
+        return {index_name(own, read_facts(released.embeddings))}
+    return set()
 
 
 def _checked(bundle: Path, artifacts: Artifacts, release: ReleaseVersion) -> Artifacts:
@@ -89,7 +93,7 @@ def _checked(bundle: Path, artifacts: Artifacts, release: ReleaseVersion) -> Art
     facts = released.embeddings / FACTS
     expected = {
         bundle / MANIFEST: release.tags.get(BUNDLE),
-        facts: _manifest(bundle)["files"].get(facts.relative_to(bundle).as_posix()),
+        facts: manifest_of(bundle)["files"].get(facts.relative_to(bundle).as_posix()),
     }
     for path, sha256 in expected.items():
         if sha256 is not None and file_sha256(path) != sha256:
@@ -97,7 +101,8 @@ def _checked(bundle: Path, artifacts: Artifacts, release: ReleaseVersion) -> Art
     return released
 
 
-def _manifest(bundle: Path) -> dict[str, Any]:
+def manifest_of(bundle: Path) -> dict[str, Any]:
+    """What a bundle says of its own files; ReleaseError where it cannot be read."""
     try:
         return dict(json.loads((bundle / MANIFEST).read_text(encoding="utf-8")))
     except ValueError as error:

@@ -45,14 +45,21 @@ _ENVIRONMENT = {
 _SHOWN = 240
 
 
+def data_folder(artifacts: Artifacts, params: Params) -> Path:
+    """Where the servers of this project keep their data: `up.data_folder`, or the state folder."""
+    if params.up.data_folder is None:
+        return artifacts.state.resolve()
+    return (artifacts.root / Path(params.up.data_folder).expanduser()).resolve()
+
+
 def tracking_uri(artifacts: Artifacts, params: Params) -> str:
-    """`tracking.uri`, or SQLite in the state folder."""
-    return params.tracking.uri or f"{SQLITE}{artifacts.state.resolve() / 'mlflow.db'}"
+    """`tracking.uri`, or SQLite in the data folder."""
+    return params.tracking.uri or f"{SQLITE}{data_folder(artifacts, params) / 'mlflow.db'}"
 
 
-def artifact_folder(artifacts: Artifacts) -> Path:
+def artifact_folder(artifacts: Artifacts, params: Params) -> Path:
     """Where a SQLite store keeps the files of its runs and models."""
-    return artifacts.state.resolve() / "mlartifacts"
+    return data_folder(artifacts, params) / "mlartifacts"
 
 
 def local_folder(location: str) -> Path | None:
@@ -134,7 +141,7 @@ def experiment_id(client: MlflowClient, artifacts: Artifacts, params: Params) ->
         if found:
             return str(found.experiment_id)
         own_store = params.tracking.uri is None
-        location = artifact_folder(artifacts).as_uri() if own_store else None
+        location = artifact_folder(artifacts, params).as_uri() if own_store else None
         try:
             return str(client.create_experiment(name, location, tags=_VIEW))
         except MlflowException as error:  # another process may have been first

@@ -27,6 +27,7 @@ from rag.release.answers import RELEASED
 
 if TYPE_CHECKING:
     from mlflow.entities import Assessment, Span, TraceInfo
+    from mlflow.tracing.client import TracingClient
 
 #: Tags that traces are found by and filtered with.
 QUESTION_TAG: Final = "ragloop.question_id"
@@ -34,7 +35,7 @@ CHANGE_TAG: Final = "ragloop.change"
 #: Where MLflow says that a trace has its spans.
 _SPANS_TAG = "mlflow.trace.spansLocation"
 _AT_ONCE = 100
-_MOST_FOUND = 50_000  # what MLflow gives at once
+_PAGE = 500  # the most that an MLflow server gives at once
 _PREVIEW = 1000  # characters: MLflow's own limit
 _NS_IN_MS = 1_000_000
 
@@ -83,16 +84,7 @@ def log_traces(
 
     client = TracingClient()
     wanted = {f"tr-{trace.trace_id(run_id)}": trace for trace in traces}
-    found = {
-        trace.info.trace_id: trace.info.tags
-        for trace in client.search_traces(
-            locations=[experiment_id],
-            filter_string=f"tags.`{QUESTION_TAG}` != ''",
-            run_id=run_id,
-            include_spans=False,
-            max_results=_MOST_FOUND,
-        )
-    }
+    found = _known(client, experiment_id, run_id)
     stale = sorted(set(found) - set(wanted))
     for start in range(0, len(stale), _AT_ONCE):
         client.delete_traces(experiment_id, trace_ids=stale[start : start + _AT_ONCE])
@@ -120,6 +112,25 @@ def log_traces(
         ]
         client.log_spans(experiment_id, spans)
     return len(new)
+
+
+def _known(client: TracingClient, experiment_id: str, run_id: str) -> dict[str, dict[str, str]]:
+    """The tags of each trace that the run has, by its id."""
+    found: dict[str, dict[str, str]] = {}
+    token = None
+    while True:
+        page = client.search_traces(
+            locations=[experiment_id],
+            filter_string=f"tags.`{QUESTION_TAG}` != ''",
+            run_id=run_id,
+            include_spans=False,
+            max_results=_PAGE,
+            page_token=token,
+        )
+        found |= {trace.info.trace_id: trace.info.tags for trace in page}
+        token = page.token
+        if not token:
+            return found
 
 
 def _trace(

@@ -23,7 +23,10 @@ from tests.flows.programs import ROOT, ragloop
 
 Ragloop = Callable[..., Done]
 
-COMMANDS = ("init", "run", "ask", "search", "releases", "up", "index", "export", "data", "score")
+COMMANDS = (
+    *("init", "run", "ask", "search", "releases", "rollback", "prune", "up", "index", "export"),
+    *("lineage", "reproduce", "data", "score"),
+)
 
 
 @pytest.fixture

@@ -49,7 +49,13 @@ def test_params_that_matter_change_it(project: Artifacts, change: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["schedule.cron='0 4 * * *'", "schedule.mlflow_port=5001", "tracking.experiment=x"]
+    "change",
+    [
+        "schedule.cron='0 4 * * *'",
+        "schedule.mlflow_port=5001",
+        "tracking.experiment=x",
+        "data.remote=copies",
+    ],
 )
 def test_when_and_where_do_not(project: Artifacts, change: str) -> None:
     assert content_key("data", params(change), project) == content_key("data", params(), project)

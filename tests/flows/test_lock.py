@@ -108,7 +108,7 @@ def test_the_next_one_waits_for_what_a_killed_holder_had_started(tmp_path: Path)
         "time.sleep(60)\n"
     )
     other = hold_elsewhere(tmp_path / "lock", child)
-    while not marks.exists():
+    while not (marks.exists() and marks.stat().st_size):
         time.sleep(0.02)
     other.kill()
     other.wait()

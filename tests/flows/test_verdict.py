@@ -107,9 +107,10 @@ def test_a_skipped_run_shows_what_still_holds(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path)
     artifacts.metrics.parent.mkdir(parents=True)
     artifacts.metrics.write_text(json.dumps(METRICS))
-    row = {"time": "2026-11-22T03:00:00+00:00", "outcome": "REJECT", "key": "abc", "champion": "2"}
-    found = verdict.nothing_changed(artifacts, row, "1")
-    assert (found.outcome, found.key, found.champion) == (verdict.SKIPPED, "abc", "1")
+    row = {"time": "2026-11-22T03:00:00+00:00", "outcome": "REJECT", "key": "abc", "champion": "1"}
+    found = verdict.nothing_changed(artifacts, row, "2")
+    assert (found.outcome, found.key) == (verdict.SKIPPED, "abc")
+    assert found.champion == "2", "what is live now, not what was when the row was written"
     assert found.metrics == METRICS
     assert "2026-11-22T03:00:00" in found.reasons[0]
     assert "REJECT" in found.reasons[0]

@@ -123,8 +123,14 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A toy project that has never run."""
-    root = make_toy_project(tmp_path_factory.mktemp("integration") / "toy")
+    """A toy project that has never run; beside it, a copy of its data and its events will be."""
+    folder = tmp_path_factory.mktemp("integration")
+    options = (
+        "data.remote=../copies",
+        "data.commit_runs=true",
+        f"tracking.openlineage={(folder / 'events.jsonl').as_uri()}",
+    )
+    root = make_toy_project(folder / "toy", overrides=options)
     refusing = tmp_path_factory.mktemp("no-network")
     (refusing / "sitecustomize.py").write_text(NO_NETWORK)
     attempts = refusing / "attempts"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Project
+from tests.integration.conftest import TIMEOUT_SECONDS, Project
 from tests.toy import make_toy_project
 
 pytestmark = pytest.mark.integration
@@ -36,11 +38,13 @@ def at_once(project: Project, count: int, *arguments: str) -> list[tuple[int, st
         )
         for _ in range(count)
     ]
-    ended = []
-    for process in processes:
-        _, errors = process.communicate(timeout=400)
-        ended.append((process.returncode, errors, time.monotonic() - started))
-    return ended
+
+    def end(process: subprocess.Popen[str]) -> tuple[int, str, float]:
+        _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
+        return process.returncode, errors, time.monotonic() - started
+
+    with ThreadPoolExecutor(count) as waiting:
+        return list(waiting.map(end, processes))
 
 
 def test_four_first_starts_at_once_make_the_stores_once(fresh: Project) -> None:
@@ -59,15 +63,20 @@ def test_without_a_champion_it_says_which_command_makes_one(fresh: Project) -> N
     assert done.err == "error: ragloop has no champion yet; `ragloop run` makes the first one\n"
 
 
-def test_of_four_runs_at_once_one_works_and_three_are_told(fresh: Project) -> None:
-    ended = at_once(fresh, 4, "run")
-    codes = sorted(code for code, _, _ in ended)
-    assert codes == [0, 3, 3, 3], [errors for _, errors, _ in ended]
-    for code, errors, _ in ended:
-        if code == 3:
-            assert errors.startswith("error: busy: ")
-            assert len(errors.splitlines()) == 1
+def test_of_ten_runs_at_once_one_works_and_nine_are_told_at_once(fresh: Project) -> None:
+    ended = sorted(at_once(fresh, 10, "run"))
+    assert [code for code, _, _ in ended] == [0, *[3] * 9], [errors for _, errors, _ in ended]
+    (_, _, working), *turned_away = ended
+    for _, errors, seconds in turned_away:
+        assert errors.startswith("error: busy: ")
+        assert len(errors.splitlines()) == 1
+        assert seconds < working / 2, "none waits for the one that works"
     assert [row["outcome"] for row in fresh.ledger()] == ["PROMOTE"]
+    assert fresh.prefect("select state_type from flow_run") == [("COMPLETED",)]
+    assert fresh.mlflow("select status from runs") == [("FINISHED",)]
+    assert fresh.prefect("pragma integrity_check") == [("ok",)]
+    assert fresh.mlflow("pragma integrity_check") == [("ok",)]
+    assert json.loads(fresh.python("-m", "dvc", "status", "--json").stdout) == {}
 
 
 def test_a_store_that_was_deleted_is_made_again(fresh: Project) -> None:

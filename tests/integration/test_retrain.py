@@ -45,7 +45,8 @@ def test_the_first_run_promotes(project: Project, first_run: Finished) -> None:
     assert "Verdict: PROMOTE\n  version 1 is the champion now\n" in first_run.out
     assert "closed book" in first_run.out
     assert list(first_run.steps()) == [
-        *("snapshot", *STAGE_NAMES, "publish", "log", "gate", "review", "release", "prune")
+        *("snapshot", *STAGE_NAMES, "publish", "log", "gate", "review", "release", "prune"),
+        "push",
     ]
     assert set(first_run.steps().values()) == {"✓"}
     assert "Traceback" not in first_run.err
@@ -120,6 +121,17 @@ def test_another_rank_repeats_only_what_reads_it(project: Project) -> None:
     expected = int(row["version"]) if row["outcome"] == "PROMOTE" else 1
     assert project.mlflow(CHAMPION) == [(expected,)]
     assert dvc_status(project) == {}, "params.yaml and dvc.lock agree"
+
+
+@pytest.mark.usefixtures("first_run")
+def test_the_second_release_knows_the_champion_before_it(project: Project) -> None:
+    found = json.loads(project.ragloop("lineage", "2", "--json").out)
+    (parent,) = found["parents"]["champions"]
+    first = project.ledger()[0]
+    assert (parent["version"], parent["run_id"]) == ("1", first["run_id"])
+    assert (parent["decision"], parent["commit"]) == ("PROMOTE", first["tags"]["git_commit"])
+    assert found["code"]["dirty"], "--set has changed params.yaml"
+    assert found["code"]["uncommitted"] == [], "and no code"
 
 
 @pytest.mark.usefixtures("first_run")

@@ -86,6 +86,7 @@ def answering(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifacts, Para
             # Its tokenizer knows whole words alone, so answers cannot be copied.
             "reader": {"model": str(model), "max_answer_tokens": 4, "verbatim": False},
             "release": {"name": "tiny"},
+            "watch": {"query_log": True},
         }
     )
     artifacts = write_answering_project(root, params)

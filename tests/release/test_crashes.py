@@ -41,7 +41,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
     from tests import releasing_programs
 
     root = tmp_path_factory.mktemp("crashes") / "project"
-    project.make_releasing_project(root)
+    in_a_process(project.make_releasing_project, root)
     assert in_a_process(releasing_programs.release, root, "red")["version"] == "1"
     prepared = Template(root)
     prepared.keep()

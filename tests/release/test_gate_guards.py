@@ -211,3 +211,18 @@ def test_the_significance_is_reported_beside_the_interval() -> None:
     assert found["mcnemar_p"] == pytest.approx(2 * 0.5**40, abs=1e-6)
     assert found["permutation_p"] <= found["holm_p"] <= 0.01
     assert judge(WON, WON).significance["f1"]["permutation_p"] == 1.0
+
+
+def test_a_refresh_must_not_lose_and_need_not_gain() -> None:
+    settings = PARAMS.model_copy(update={"guards": {}, "refresh_margin": 2.0})
+    same = predictions([1.0] * 40 + [0.0] * 20)
+    worse = predictions([1.0] * 30 + [0.0] * 30)
+    champion = predictions([1.0] * 40 + [0.0] * 20, system="champion")
+
+    def outcome(challenger: pa.Table, *, refresh: bool) -> Outcome:
+        context = Context(refresh=refresh)
+        return decide(challenger, champion, {}, settings, seed=1, context=context).outcome
+
+    assert outcome(same, refresh=True) is Outcome.PROMOTE
+    assert outcome(same, refresh=False) is Outcome.REJECT, "a training has to gain"
+    assert outcome(worse, refresh=True) is Outcome.REJECT

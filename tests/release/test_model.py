@@ -15,6 +15,7 @@ import yaml
 
 from rag.artifacts import Artifacts
 from rag.errors import ReleaseError
+from rag.monitoring.query_log import read_queries, release_of
 from rag.params import Params, parse_params
 from rag.records import Evidence
 from rag.release import registry
@@ -90,7 +91,10 @@ def test_answers_in_a_fresh_process_without_network(
     assert answer["evidence"][0]["document_id"] == "d0"
     assert answer["evidence"][0]["posterior"] is None, "one prompt weighs no passages"
     assert result["code"].startswith(str(folder[0]))  # the release's own code, not the checkout's
-    assert any((tmp_path / "state of another user").iterdir())
+    [row] = read_queries(Artifacts(tmp_path, tmp_path / "state of another user"))
+    assert row["question"] == "when does the petrel sails"
+    assert row["release"] == release_of(Artifacts(folder[0] / "artifacts" / "bundle"))
+    assert row["documents"][0] == "d0"
 
 
 def test_holds_no_pickle(folder: tuple[Path, dict[str, str]]) -> None:

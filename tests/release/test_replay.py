@@ -32,6 +32,9 @@ FULL = Inputs(
 )
 EMPTY = Inputs(FULL.challenger, None, {"zero_shot": predictions([])}, Context())
 FIRST = Inputs(FULL.challenger, None, FULL.baselines, Context(unmixed="no champion"))
+REFRESHED = Inputs(
+    FULL.challenger, predictions(GOOD), {}, Context(refresh=True, cost=FULL.context.cost)
+)
 BROKEN = Inputs(predictions(GOOD, f1=[float("nan")] * 40), FULL.champion, {}, FULL.context)
 
 
@@ -45,8 +48,14 @@ def kept(folder: Path, inputs: Inputs) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("inputs", "outcome"),
-    [(FULL, "PROMOTE"), (FIRST, "PROMOTE"), (BROKEN, "ERROR"), (EMPTY, "ERROR")],
-    ids=["full", "first", "error", "empty"],
+    [
+        (FULL, "PROMOTE"),
+        (FIRST, "PROMOTE"),
+        (REFRESHED, "PROMOTE"),
+        (BROKEN, "ERROR"),
+        (EMPTY, "ERROR"),
+    ],
+    ids=["full", "first", "refreshed", "error", "empty"],
 )
 def test_the_same_inputs_give_the_same_record(tmp_path: Path, inputs: Inputs, outcome: str) -> None:
     row = kept(tmp_path, inputs)

@@ -1,0 +1,1 @@
+"""What `ragloop doctor` looks at: one function a check, which reads and changes nothing."""

@@ -1,0 +1,111 @@
+"""Who works on a run, and what becomes of runs whose process is gone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+from prefect.client.schemas.objects import FlowRun
+
+from flows import reconcile, resume
+from flows.identity import Identity
+from rag.artifacts import Artifacts
+from rag.params import Params
+
+
+@pytest.fixture
+def ended() -> Identity:
+    """A process of this host that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = psutil.Process(process.pid).create_time()
+    process.communicate()
+    return replace(Identity.of_this_process(), pid=process.pid, process_started=started)
+
+
+def test_a_process_is_told_from_a_later_one_with_its_pid(ended: Identity) -> None:
+    mine = Identity.of_this_process()
+    assert mine.pid == os.getpid()
+    assert mine.is_alive
+    assert Identity.from_tags(mine.as_tags()) == replace(
+        mine, process_started=round(mine.process_started, 2)
+    )
+    assert Identity.from_tags(mine.as_tags()).is_alive  # type: ignore[union-attr]
+    earlier = replace(mine, process_started=mine.process_started - 100)
+    assert earlier.is_known_dead
+    assert ended.is_known_dead
+    assert not replace(ended, host="elsewhere").is_known_dead, "nothing is known of other hosts"
+    assert Identity.from_tags({"ragloop.pid": "7"}) is None
+
+
+@pytest.mark.integration
+def test_mlflow_runs_of_dead_processes_are_failed_and_no_others(
+    tmp_path: Path, ended: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rag.release import store
+
+    artifacts, params = Artifacts(tmp_path), Params()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    store.configure(artifacts, params)
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = store.experiment_id(client, artifacts, params)
+    mine = {store.PROJECT: store.project_id(artifacts)}
+    tags = {
+        "dead": {**mine, **ended.as_tags()},
+        "alive": reconcile.identity_tags(artifacts),
+        "elsewhere": {**mine, **replace(ended, host="elsewhere").as_tags()},
+        "unsigned": mine,
+        "of another project": {store.PROJECT: "other", **ended.as_tags()},
+    }
+    ids = {
+        name: client.create_run(experiment, run_name=name, tags=tagged).info.run_id
+        for name, tagged in tags.items()
+    }
+    assert reconcile.fail_dead_runs(artifacts, params) == ["dead"]
+    status = {name: client.get_run(run_id).info.status for name, run_id in ids.items()}
+    assert status.pop("dead") == "FAILED"
+    assert set(status.values()) == {"RUNNING"}
+    assert reconcile.fail_dead_runs(artifacts, params) == []
+
+
+def flow_run(name: str, *, minute: int, by_hand: bool = False) -> FlowRun:
+    return FlowRun(
+        flow_id=uuid4(),
+        name=name,
+        deployment_id=None if by_hand else uuid4(),
+        expected_start_time=datetime(2026, 11, 22, 3, minute, tzinfo=UTC),
+    )
+
+
+def test_the_newest_run_of_the_schedule_is_the_one_to_take_up() -> None:
+    runs = [
+        flow_run("old", minute=2),
+        flow_run("new", minute=9),
+        flow_run("by hand", minute=11, by_hand=True),
+    ]
+    chosen = resume.newest_scheduled(runs)
+    assert chosen
+    assert chosen.name == "new"
+    assert resume.newest_scheduled(runs[2:]) is None
+    assert resume.newest_scheduled([]) is None
+
+
+def test_the_tag_of_a_run_counts_how_often_it_was_taken_up() -> None:
+    assert resume.times_resumed([]) == 0
+    assert resume.times_resumed(["mine", "resumed:2", "resumed:x"]) == 2
+
+
+def test_a_run_that_was_taken_up_often_enough_waits_for_the_schedule() -> None:
+    """No server is asked: nothing is ordered."""
+    run = flow_run("tired", minute=1)
+    run.tags = ["resumed:3"]
+    (line,) = resume.resume([run], limit=3)
+    assert "taken up 3 times (up.max_resumes) and now waits for the schedule" in line
