@@ -130,7 +130,7 @@ def _abstention(facts: CardFacts) -> str:
     if rate:
         said += f" Of the test questions it declined {interval_text(rate)} %"
         unanswerable = (facts.data or {}).get("questions", {}).get("test", {}).get("unanswerable")
-        said += f"; {unanswerable} have no answer." if unanswerable is not None else "."
+        said += f" (without an answer: {unanswerable})." if unanswerable is not None else "."
     area = (facts.metrics.get("abstention") or {}).get(_TUNED, {}).get("aurc")
     if area is not None:
         said += f" Mean risk over all coverages (AURC): {area:.1f} %."

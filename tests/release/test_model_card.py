@@ -85,7 +85,7 @@ def test_the_card_says_what_it_cannot_do() -> None:
     assert "with so many questions: f1 4.2." in card
     assert "Languages of the documents: en, no. No other was tested." in card
     assert "below -1.25, chosen on dev. Of the test questions it declined 15.0" in card
-    assert "1 have no answer. Mean risk over all coverages (AURC): 21.5 %." in card
+    assert "(without an answer: 1). Mean risk over all coverages (AURC): 21.5 %." in card
     never = model_card(replace(FACTS, abstain_below=None))
     assert "It never abstains by a threshold." in never
 
