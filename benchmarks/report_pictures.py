@@ -7,12 +7,15 @@ Needs Chromium (`apt-get install chromium`).
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
+_COLOURS = 128
 #: Name, width and height in pixels, colours, and what is brought to the top.
 PICTURES = (
     ("report", 1280, 1700, "light", None),
@@ -34,7 +37,9 @@ def main() -> None:
             if top:
                 page.locator(".row .open-row").first.click()
                 page.evaluate("place => document.querySelector(place).scrollIntoView()", top)
-            page.screenshot(path=str(folder / f"{name}.png"))
+            picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+            # Few colours are enough for a page, and take a third of the bytes.
+            picture.quantize(_COLOURS).save(folder / f"{name}.png", optimize=True)
             page.close()
         chromium.close()
 
