@@ -26,6 +26,7 @@ VARIABLES = (
 _MLFLOW_AUTH = """[mlflow]
 default_permission = READ
 database_uri = postgresql://ragloop:{password}@postgres/mlflow_users
+auth_cache_ttl_seconds = 60
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 """
 
