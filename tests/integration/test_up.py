@@ -89,41 +89,15 @@ def test_a_scheduled_run_fires_that_nobody_started(
 def test_a_scheduled_run_leaves_the_checkout_alone(
     project: Project, served: subprocess.Popen[str]
 ) -> None:
-    """It trained another rank, in a worktree; what it left is in the state folder."""
+    """It trained for longer, in a worktree; what it left is in the state folder."""
     trained = project.root / ".ragloop" / "last_worktree"
-    assert (trained / "metrics.json").is_file()
+    wait_until((trained / "metrics.json").is_file, "no scheduled run has left its results")
     assert (trained / "dvc.lock").read_bytes() != (project.root / "dvc.lock").read_bytes()
     worktrees = subprocess.run(
         ["git", "worktree", "list"], cwd=project.root, capture_output=True, text=True, check=True
     )
     assert served.poll() is None
     assert str(project.root) in worktrees.stdout
-
-
-def test_late_runs_are_skipped_but_for_the_newest(
-    project: Project, served: subprocess.Popen[str]
-) -> None:
-    """The process that starts runs stands still for two ticks."""
-    (runner,) = [
-        process
-        for process in family(served.pid)
-        if process.cmdline()[1:3] == ["-m", "flows.schedule"]
-    ]
-    late = (
-        "select s.message from flow_run r join flow_run_state s on r.state_id = s.id "
-        "where s.name = 'Skipped' and s.message like 'too late: %'"
-    )
-    runner.suspend()
-    try:
-        manual.write_changes(Artifacts(project.root), ["schedule.max_lateness_minutes=0.1"])
-        time.sleep(22)
-    finally:
-        runner.resume()
-    wait_until(lambda: project.prefect(late), "no late run is skipped")
-    manual.write_changes(Artifacts(project.root), ["schedule.max_lateness_minutes=60"])
-    assert (
-        "and a newer tick is due and runs instead; 1 tick missed: " in project.prefect(late)[0][0]
-    )
 
 
 def test_doctor_and_metrics_see_the_schedule(
