@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 #: Seconds after which a planned run that has not started is late.
+_RUNS_LOOKED_AT = 5
 _LATE_SECONDS = 180.0
 _SUCCESS = frozenset({"PROMOTE", "REJECT", "INCONCLUSIVE", "PENDING", "DRY_RUN", "SAME"})
 
@@ -154,7 +155,7 @@ def _of_prefect(site: InstallationCollector) -> Iterator[Metric]:
     ended = [run for run in facts.past if run.get("state_type") == "COMPLETED"]
     # A run that found nothing changed says nothing of how long one takes.
     whole = [run for run in ended if run.get("state_name") != "Skipped"]
-    for done in (whole or ended)[:1]:
+    for done in [*whole, *(run for run in ended if run not in whole)][:_RUNS_LOOKED_AT]:
         tasks = task_runs(found.api, str(done["id"]), site.environment)
         seconds = {
             str(task["name"]).rpartition("-")[0] or str(task["name"]): float(task["total_run_time"])
@@ -163,6 +164,7 @@ def _of_prefect(site: InstallationCollector) -> Iterator[Metric]:
         }
         if seconds:
             yield _gauge("step_duration_seconds", "Of the last scheduled run", "step", seconds)
+            break  # a run that had no turn has no steps
 
 
 def _of_watch(site: InstallationCollector) -> Iterator[Metric]:

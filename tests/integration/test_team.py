@@ -25,7 +25,7 @@ from flows import manual, processes, server
 from rag.artifacts import Artifacts
 from tests.integration.conftest import TIMEOUT_SECONDS, Finished, Project
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 PASSWORD = "of-the-database"
 PREFECT_AUTH = "ragloop:of-prefect"

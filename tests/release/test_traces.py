@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -62,16 +61,15 @@ def test_an_id_is_that_of_the_content() -> None:
 @pytest.fixture
 def experiment(tmp_path: Any) -> Iterator[tuple[Any, str, str]]:
     """A client of a new store, an experiment and a run."""
+    import mlflow
     from mlflow import MlflowClient
 
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path}/mlflow.db"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     client = MlflowClient()
     experiment_id = client.create_experiment("e", artifact_location=f"file://{tmp_path}/files")
     yield client, experiment_id, client.create_run(experiment_id).info.run_id
-    os.environ.pop("MLFLOW_TRACKING_URI")
-    if before is not None:
-        os.environ["MLFLOW_TRACKING_URI"] = before
+    mlflow.set_tracking_uri(before)
 
 
 @pytest.mark.integration
