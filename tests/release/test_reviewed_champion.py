@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import promote, review_commands
+from flows import compare, review_commands
 from rag.artifacts import Artifacts
 from rag.errors import DataError, ReleaseError
 from rag.evaluation.review_folder import read_review
@@ -15,7 +15,7 @@ from rag.evaluation.review_sample import answers_digest
 from rag.evaluation.scoring import prediction_rows
 from rag.params import Params, parse_params
 from rag.records import PREDICTIONS, QUESTIONS, Answer, Question, write_table
-from rag.release import ledger, registry
+from rag.release import ledger, registry, switch
 from rag.release.registry import ReleaseVersion
 from rag.weights import file_sha256
 from tests.answering_project import TEXTS
@@ -34,7 +34,8 @@ def released(
     )
     artifacts.params.write_text(json.dumps(params.model_dump(mode="json")), encoding="utf-8")
     version = registry.register(artifacts, params, run_id=run_id, tags={"run_key": "first"})
-    champion = registry.switch_champion(params, version, expected=None)
+    switch.make_champion(artifacts, params, version, expected=None, row={"version": version})
+    champion = registry.get_release(params, version)
     questions = [
         Question(f"q{i}", f"what of {text}", (text,), f"d{i}", True, "test", "en")
         for i, text in enumerate(TEXTS)
@@ -55,7 +56,7 @@ def test_the_champion_is_asked_again(
     drawn = review_commands.sample(artifacts, params, n=None, seed=1, output=tmp_path)
     key = read_review(artifacts.reviews, drawn["review"]).key
     assert (key.opponent.name, key.opponent.release) == ("champion", champion.version)
-    again = promote.champion_predictions(artifacts, params, champion)
+    again = compare.champion_predictions(artifacts, params, champion)
     assert key.opponent.answers == answers_digest(again), "so the gate can know them"
 
     # The run was decided when there was no champion; it is the champion itself now.
