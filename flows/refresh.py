@@ -28,13 +28,11 @@ from flows.key import REFRESH, code_hash, concluded_row
 from flows.lineage import lineage
 from flows.retrain import (
     champion_answers,
-    conclude,
+    concluded,
     cost,
     keep,
-    mirror,
     prune,
     publish,
-    review,
     snapshot,
     tracked,
 )
@@ -160,20 +158,17 @@ def _refresh(artifacts: Artifacts, today: Params, *, force: bool) -> Verdict:
         sample = cost(artifacts, params, champion) if params.gate.cost else None
         judged = gate(artifacts, params, rows, sample, champion.version)
         record = {**keep(judged, tracker.run_id), "kind": REFRESH}
-        tracker.log_decision({**judged.decision.to_json(), **record, "tags": tags})
-        review(tracker, params, artifacts, champion=rows, decision=judged.decision)
-        concluded = conclude(
+        reached = concluded(
+            tracker,
             artifacts,
             params,
-            judged.decision,
-            key=key,
-            run_id=tracker.run_id,
-            tags=tags,
-            champion=champion,
+            judged,
+            rows,
             record=record,
+            champion=champion,
+            key=key,
+            tags=tags,
         )
-        mirror(params, concluded, return_state=True)
-        reached = verdict.of_run(artifacts, params, concluded, rows, page=tracker.page)
     prune(artifacts, params, return_state=True)
     return reached
 

@@ -49,7 +49,9 @@ from rag.stages import STAGES
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
+    from pyarrow import Table
 
+    from rag.release.registry import ReleaseVersion
     from rag.tracking import RunTracker
 
 take_in = steps.task("take in", intake.take_in, str)
@@ -148,23 +150,49 @@ def _retrain(
             sample = cost(artifacts, params, champion) if params.gate.cost else None
         judged = gate(artifacts, params, rows, mixed, sample)
         record = keep(judged, tracker.run_id)
-        tracker.log_decision({**judged.decision.to_json(), **record, "tags": tags})
-        review(tracker, params, artifacts, champion=rows, decision=judged.decision)
-        concluded = conclude(
+        reached = concluded(
+            tracker,
             artifacts,
             params,
-            judged.decision,
-            key=key,
-            run_id=tracker.run_id,
-            tags=tags,
-            champion=champion,
+            judged,
+            rows,
             record=record,
+            champion=champion,
+            key=key,
+            tags=tags,
         )
-        mirror(params, concluded, return_state=True)  # what is live is live, told of or not
-        reached = verdict.of_run(artifacts, params, concluded, rows, page=tracker.page)
     # What is live is live: a prune that fails is shown, and the next one goes on with it.
     prune(artifacts, params, return_state=True)
     return reached
+
+
+def concluded(
+    tracker: RunTracker,
+    artifacts: Artifacts,
+    params: Params,
+    judged: compare.Judged,
+    rows: Table | None,
+    *,
+    record: Mapping[str, Any],
+    champion: ReleaseVersion | None,
+    key: str,
+    tags: Mapping[str, Any],
+) -> Verdict:
+    """What follows a decision: it is logged and shown, carried out, and told."""
+    tracker.log_decision({**judged.decision.to_json(), **record, "tags": tags})
+    review(tracker, params, artifacts, champion=rows, decision=judged.decision)
+    row = conclude(
+        artifacts,
+        params,
+        judged.decision,
+        key=key,
+        run_id=tracker.run_id,
+        tags=tags,
+        champion=champion,
+        record=record,
+    )
+    mirror(params, row, return_state=True)  # what is live is live, told of or not
+    return verdict.of_run(artifacts, params, row, rows, page=tracker.page)
 
 
 def run_stages(
