@@ -170,7 +170,8 @@ def test_kill_9_of_everything_but_a_stage_is_made_good_by_the_next_start(
 ) -> None:
     """A run dies in its training, guards and all; only the training itself is left, an orphan.
 
-    The next `ragloop up` ends the orphan, closes the run in both stores and takes it up again; so
+    It is ordered here, unless the stop before cut a run short that is taken up again. The next
+    `ragloop up` ends the orphan, closes the run in both stores and takes it up again; so
     does the one after it, when only `ragloop up` itself is killed. What had been finished is not
     done again. Nothing else would start a run here for days.
     """
@@ -185,12 +186,13 @@ def test_kill_9_of_everything_but_a_stage_is_made_good_by_the_next_start(
         ],
     )
     with up(project) as first:
-        address = json.loads(server.up_record(artifacts).read_text())["prefect"]
-        ordered = project.python(
-            *("-m", "prefect", "deployment", "run", "retrain/scheduled"),
-            variables={"PREFECT_API_URL": f"{address}/api"},
-        )
-        assert ordered.returncode == 0, ordered.stderr
+        if "is taken up again" not in log_of(project):
+            address = json.loads(server.up_record(artifacts).read_text())["prefect"]
+            ordered = project.python(
+                *("-m", "prefect", "deployment", "run", "retrain/scheduled"),
+                variables={"PREFECT_API_URL": f"{address}/api"},
+            )
+            assert ordered.returncode == 0, ordered.stderr
         orphan = training_below(first)
         others = [process for process in family(first.pid) if process != orphan]
         for process in others:  # so that no guard has time to act

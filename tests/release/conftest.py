@@ -51,9 +51,9 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("störe of releases")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def _mlflow(state: Path) -> Iterator[None]:
-    """The session's store; the process is left as it was found."""
+    """The session's store, chosen again for every test: tests of other folders choose theirs."""
     from rag.release.store import configure
 
     with pytest.MonkeyPatch.context() as patch:
