@@ -8,7 +8,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run test lint types unit integration format clean
+.PHONY: help install run test lint types unit integration slow format clean
 
 PYTHON ?=
 TORCH_OPTIONS ?=
@@ -23,7 +23,7 @@ help:  ## print this list
 run: .venv/.installed  ## one retraining: print the before/after table and the verdict
 	@.venv/bin/ragloop run $(ARGS)
 
-test: lint types unit integration  ## everything that CI checks
+test: lint types unit integration  ## what to run before every commit: about ten minutes
 
 lint: .venv/.installed  ## ruff: rules and format
 	@.venv/bin/ruff check --quiet .
@@ -37,6 +37,9 @@ unit: .venv/.installed  ## the tests that take seconds
 
 integration: .venv/.installed  ## the tests with real stores, servers and models
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile -m "integration and not slow" $(ARGS)
+
+slow: .venv/.installed  ## the tests that take a minute each; CI runs them after `make test`
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)
 
 format: .venv/.installed  ## sort imports and format every file
 	@.venv/bin/ruff check --quiet --select I --fix .

@@ -160,7 +160,13 @@ print(len(steps))
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("lora", ["null", "{rank: 4, alpha: 8, dropout: 0.2, frozen_layers: 0}"])
+@pytest.mark.parametrize(
+    "lora",
+    [
+        pytest.param("null", marks=pytest.mark.slow),
+        "{rank: 4, alpha: 8, dropout: 0.2, frozen_layers: 0}",
+    ],
+)
 def test_a_killed_stage_goes_on_and_ends_bit_for_bit_the_same(
     finished_toy: Path, tmp_path: Path, lora: str
 ) -> None:

@@ -52,7 +52,7 @@ def run_stage(artifacts: Artifacts, params: Params, *, fatal: int = 0, hash_seed
     )
 
 
-@pytest.mark.parametrize("mode", ["query", "full"])
+@pytest.mark.parametrize("mode", [pytest.param("query", marks=pytest.mark.slow), "full"])
 def test_a_killed_stage_goes_on_and_ends_bit_for_bit_the_same(
     corpus: Callable[..., Artifacts], tuning: Callable[..., Params], mode: str
 ) -> None:

@@ -204,7 +204,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("fusion", ["fid", "rag_token"])
+@pytest.mark.parametrize("fusion", [pytest.param("fid", marks=pytest.mark.slow), "rag_token"])
 def test_a_killed_stage_goes_on_and_ends_bit_for_bit_the_same(
     fusion: str, project: Callable[[str, str], Artifacts]
 ) -> None:

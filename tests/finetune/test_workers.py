@@ -186,6 +186,7 @@ def test_sharded_weights_train_as_whole_ones_and_are_whole_afterwards(
     assert_alike(found, alone)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_error_and_the_next_run_ends_bit_for_bit_the_same(
     tmp_path: Path,
 ) -> None:

@@ -15,7 +15,7 @@ from rag.params import Params
 from tests.retrieval_toy import contents
 from tests.toy import REPOSITORY
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 #: Results are compared between processes, which must not differ in how they add up.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 

@@ -63,6 +63,7 @@ def test_without_a_champion_it_says_which_command_makes_one(fresh: Project) -> N
     assert done.err == "error: ragloop has no champion yet; `ragloop run` makes the first one\n"
 
 
+@pytest.mark.slow
 def test_of_ten_runs_at_once_one_works_and_nine_are_told_at_once(fresh: Project) -> None:
     ended = sorted(at_once(fresh, 10, "run"))
     assert [code for code, _, _ in ended] == [0, *[3] * 9], [errors for _, errors, _ in ended]
@@ -79,6 +80,7 @@ def test_of_ten_runs_at_once_one_works_and_nine_are_told_at_once(fresh: Project)
     assert json.loads(fresh.python("-m", "dvc", "status", "--json").stdout) == {}
 
 
+@pytest.mark.slow
 def test_a_store_that_was_deleted_is_made_again(fresh: Project) -> None:
     Path(fresh.root, ".ragloop", "prefect", "prefect.db").unlink()
     done = fresh.ragloop("run")

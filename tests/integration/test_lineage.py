@@ -17,7 +17,11 @@ import yaml
 from rag.stages import STAGES
 from tests.integration.conftest import Finished, Project
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("first_run")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("first_run"),
+]
 
 STAGE_NAMES = [stage.name for stage in STAGES]
 #: Prints which recorded files of the code the release itself holds with the recorded hash.

@@ -27,7 +27,7 @@ from rag.artifacts import Artifacts
 from rag.params import load_params
 from tests.toy import fill_raw, make_toy_project
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 TRIALS = 8
 POISON = "Zyxwvut"

@@ -33,6 +33,12 @@ BEFORE_THE_ALIAS = (
 )
 AFTER_THE_ALIAS = ("alias", "commit", "settle", "close")
 PRUNING = ("announce", "version", "model", "run", "index")
+#: One of each kind is killed in `make test`; `make slow` has all of them.
+QUICK = ("publish", "create_model_version", "intent", "alias", "commit", "version")
+POINTS = [
+    point if point in QUICK else pytest.param(point, marks=pytest.mark.slow)
+    for point in (*BEFORE_THE_ALIAS, *AFTER_THE_ALIAS, *PRUNING)
+]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +64,7 @@ def die(root: Path, point: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("point", [*BEFORE_THE_ALIAS, *AFTER_THE_ALIAS, *PRUNING])
+@pytest.mark.parametrize("point", POINTS)
 def test_a_kill_leaves_one_whole_champion(template: Template, point: str) -> None:
     found = die(template.fresh(), point)
     live = "red" if point in BEFORE_THE_ALIAS else "blue"

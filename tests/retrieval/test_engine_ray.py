@@ -160,6 +160,7 @@ def parts() -> Iterator[Part]:
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_the_same_bytes_as_the_local_engine(
     cluster: Any,
     artifacts: Artifacts,
@@ -177,6 +178,7 @@ def test_the_same_bytes_as_the_local_engine(
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_the_part_of_a_worker_that_is_killed_is_done_again(
     cluster: Any, artifacts: Artifacts, encoder: Encoder, local: dict[str, bytes]
 ) -> None:
@@ -209,6 +211,7 @@ def test_the_part_of_a_worker_that_is_killed_is_done_again(
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_a_model_that_is_a_folder_is_sent_as_files(
     cluster: Any, artifacts: Artifacts, encoder: Encoder, local: dict[str, bytes]
 ) -> None:
@@ -224,6 +227,7 @@ def test_a_model_that_is_a_folder_is_sent_as_files(
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_a_worker_with_another_encoder_is_refused(cluster: Any, artifacts: Artifacts) -> None:
     one = RAY.model_copy(update={"workers": 1})
     engine = RayEngine(one, RetrieverParams(), artifacts.weights_cache, None, fingerprint="f" * 64)
@@ -232,6 +236,7 @@ def test_a_worker_with_another_encoder_is_refused(cluster: Any, artifacts: Artif
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_what_a_worker_says_comes_back_as_it_is(cluster: Any, artifacts: Artifacts) -> None:
     one = RAY.model_copy(update={"workers": 1})
     missing = RetrieverParams(model="./no-such-model")
