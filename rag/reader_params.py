@@ -49,6 +49,7 @@ class TrainingParams(LoopParams):
     passages: Positive | None = None
     withheld_share: Share = 0.0
     refusal_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    question_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     cache_mb: Annotated[int, Field(ge=0)] = 1024
 
 
@@ -67,6 +68,7 @@ class ReaderParams(ModelReference):
     fusion: ReaderFusion = "concat"
     passages: Annotated[int, Field(ge=1, le=128)] = 1
     prior_temperature: Annotated[float, Field(gt=0.0)] | Literal["auto"] = "auto"
+    query_likelihood: Annotated[float, Field(ge=0.0)] | Literal["auto"] = "auto"
     decoding: Literal["thorough", "fast"] = "thorough"
     beams: Annotated[int, Field(ge=1, le=16)] = 1
     verbatim: bool = True
@@ -86,6 +88,11 @@ class ReaderParams(ModelReference):
     def is_marginal(self) -> bool:
         """Whether passages are read one by one and weighed by p(z|x)."""
         return self.fusion in MARGINAL
+
+    @property
+    def knows_query_likelihood(self) -> bool:
+        """Whether the reader can weigh passages by how likely they make the question."""
+        return self.kind == "causal" and self.is_marginal and self.end_to_end is None
 
     @model_validator(mode="after")
     def _model_fits_kind(self) -> ReaderParams:
@@ -141,6 +148,11 @@ class ReaderParams(ModelReference):
                 f"prior_temperature is only used by rag_sequence and rag_token, not by "
                 f"'{self.fusion}', which weighs no passages"
             )
+        if self.query_likelihood != "auto" and not self.knows_query_likelihood:
+            problems.append(
+                "query_likelihood is for rag_sequence and rag_token of a causal model, which reads "
+                "the question after the passage, and not with end_to_end, which makes p(z|x) itself"
+            )
         if self.training.refusal_weight and (
             self.fusion != "rag_sequence" or self.kind == "extractive"
         ):
@@ -159,6 +171,8 @@ class ReaderParams(ModelReference):
             problems.append(
                 f"training.passages must be at most passages ({self.passages}), got {learnt}"
             )
+        if self.training.question_weight:
+            problems += self._question_not_learnt()
         if self.kind == "extractive" and self.beams > 1:
             problems.append("beams are only used by a model that writes text, not by 'extractive'")
         if self.kind == "extractive" and self.examples:
@@ -166,3 +180,17 @@ class ReaderParams(ModelReference):
         if self.export == "merged" and self.lora is None:
             problems.append("export 'merged' needs lora: without an adapter all weights are kept")
         return problems
+
+    def _question_not_learnt(self) -> list[str]:
+        if self.kind != "causal":
+            return [
+                "training.question_weight is for a causal model, which reads the question after "
+                f"the passage, not for kind '{self.kind}'"
+            ]
+        one = self.passages == 1 or self.training.passages == 1
+        if self.is_marginal and (not one or self.end_to_end is not None):
+            return [
+                f"training.question_weight teaches fusion '{self.fusion}' from one passage a "
+                "question: set training.passages: 1, and no end_to_end"
+            ]
+        return []

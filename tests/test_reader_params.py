@@ -67,6 +67,18 @@ def test_a_fusion_fits_the_kind_or_is_refused_with_the_reason(kind: str, fusion:
         ({"decoding": "fast"}, "decoding 'fast' is only used by fusion rag_sequence"),
         ({"decoding": "fast", "fusion": "rag_token"}, "not by 'rag_token' of kind 'causal'"),
         ({"prior_temperature": 0.5}, "prior_temperature is only used by rag_sequence and rag_tok"),
+        (
+            {"query_likelihood": 0.1},
+            "query_likelihood is for rag_sequence and rag_token of",
+        ),
+        (
+            KINDS["seq2seq"] | {"fusion": "rag_token", "query_likelihood": 0.0},
+            "query_likelihood is for rag_sequence and rag_token of",
+        ),
+        (
+            {"fusion": "rag_sequence", "end_to_end": {}, "query_likelihood": 0.1},
+            "not with end_to_end, which makes p(z|x) itself",
+        ),
         ({"export": "merged", "lora": None}, "export 'merged' needs lora"),
         (
             {"fusion": "rag_token", "training": {"refusal_weight": 0.5}},
@@ -79,6 +91,14 @@ def test_a_fusion_fits_the_kind_or_is_refused_with_the_reason(kind: str, fusion:
         (
             {"fusion": "rag_token", "passages": 2, "training": {"passages": 3}},
             "training.passages must be at most passages (2), got 3",
+        ),
+        (
+            KINDS["seq2seq"] | {"fusion": "concat", "training": {"question_weight": 0.3}},
+            "training.question_weight is for a causal model",
+        ),
+        (
+            {"fusion": "rag_token", "passages": 2, "training": {"question_weight": 0.3}},
+            "set training.passages: 1",
         ),
         ({"end_to_end": {}}, "end_to_end needs fusion rag_sequence or rag_token, got 'concat'"),
         ({"model": "owner/t5", "kind": "seq2seq", "fusion": "joint"}, "a seq2seq model writes"),

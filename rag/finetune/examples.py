@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from rag.errors import TrainingError
 from rag.reading.abstention import AnswerScore
 from rag.reading.prompts import Example
@@ -139,6 +142,34 @@ def dev_metrics(
         / len(pairs)
         for name, score in scores.items()
     }
+
+
+@dataclass(frozen=True)
+class JudgedPassages:
+    """The passages read for N answerable questions; `scores[i]` and `right[i]` are (K_i,)."""
+
+    examples: Sequence[ReadingExample]
+    scores: Sequence[npt.NDArray[np.float64]]
+    right: Sequence[npt.NDArray[np.bool_]]
+
+
+def judged_passages(examples: Sequence[ReadingExample], count: int) -> JudgedPassages:
+    """The first `count` passages of every question that has a right one, with their scores."""
+    kept = [
+        replace(example, passages=example.passages[:count])
+        for example in examples
+        if has_gold(example.question) and example.passages
+    ]
+    return JudgedPassages(
+        kept,
+        [np.array([passage.score for passage in example.passages]) for example in kept],
+        [
+            np.array(
+                [is_relevant(p.text, p.document_id, example.question) for p in example.passages]
+            )
+            for example in kept
+        ],
+    )
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:

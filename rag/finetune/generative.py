@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,11 @@ class GenerativeReaderTraining:
         if can_split(self._reader, lora.frozen_layers, [row]):
             self._reader.states = FrozenLayers(self._reader, lora.frozen_layers, limit)
 
+    @property
+    def reader(self) -> Any:
+        """The reader as it stands now, or what `serve` has put in its place."""
+        return self._reader
+
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         return {name: p for name, p in self._reader.model.named_parameters() if p.requires_grad}
 
@@ -121,12 +127,45 @@ class GenerativeReaderTraining:
 
         before = self._reader.tokens_read, self._reader.tokens_padded
         sources = [self._sources[i] for i in batch]
+        if self._params.training.question_weight:
+            return self._loss_with_questions(batch, before)
         if self._params.is_marginal:
             passages = [self._examples[i].passages for i in batch]
             prior = self._reader.log_prior(passages, max(map(len, sources)))
             return self.loss_with_prior(batch, prior)[0]
         tokens, _ = self._token_log_probabilities(batch, sources)
         return self._loss(batch, torch.stack([own.sum() for own in tokens]), before)
+
+    def _loss_with_questions(self, batch: Sequence[int], before: tuple[int, int]) -> Loss:
+        """-log p(y|x,z) - share · log p(x|z), of one source a question: one pass has both.
+
+        So the reader learns which passage a question was asked of, and weighs passages by it later.
+        A passage that does not answer its question teaches nothing of it.
+        """
+        import torch
+
+        share = self._params.training.question_weight
+        answers = [self._answers[i] for i in batch]
+        found = self._reader.question_log_probabilities(
+            [self._sources[i][0] for i in batch], answers
+        )
+        parts = [
+            tokens.split([len(tokens) - len(answer), len(answer)])
+            for tokens, answer in zip(found, answers, strict=True)
+        ]
+        loss = self._loss(batch, torch.stack([answer.sum() for _, answer in parts]), before)
+        asked = [
+            question
+            for i, (question, _) in zip(batch, parts, strict=True)
+            if self._examples[i].target
+        ]
+        return replace(
+            loss,
+            total=loss.total - share * torch.stack([own.sum() for own in asked]).sum()
+            if asked
+            else loss.total,
+            weight=loss.weight + share * sum(map(len, asked)),
+        )
 
     def answered_from(self, position: int) -> Sequence[int]:
         """Places of the passages of an example that its answer can be read from: all of them."""

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import numpy as np
-
 from rag.artifacts import Artifacts
 from rag.errors import TrainingError
 from rag.finetune.end_to_end import EndToEndTraining, end_to_end_training
@@ -17,12 +15,16 @@ from rag.finetune.examples import (
     ReadingExample,
     as_passage,
     choose_examples,
+    dev_metrics,
     evenly,
     gold_passages,
+    judged_passages,
     reading_examples,
 )
+from rag.finetune.generative import GenerativeReaderTraining
 from rag.finetune.history import report_speed, training_log
 from rag.finetune.loop import Trainable, train
+from rag.finetune.passage_prior import weigh_questions
 from rag.finetune.stage_key import drop_checkpoints, stage_key
 from rag.finetune.workers import main_first, world
 from rag.params import Params, ReaderParams
@@ -40,7 +42,6 @@ from rag.records import (
     read_table,
 )
 from rag.retrieval.embeddings import FACTS
-from rag.retrieval.relevance import has_gold, is_relevant
 from rag.weights import weights_digest
 
 
@@ -96,13 +97,19 @@ def tune_reader(params: Params, artifacts: Artifacts, *, scores: Mapping[str, An
         **({"end_to_end": training.facts()} if isinstance(training, EndToEndTraining) else {}),
     }
     training.save(artifacts.reader)
-    dev = summary.best_metrics
-    if params.reader.export == "merged" or params.reader.quantize != "none":
-        # Rounded on its way, the reader that is served is not quite the one that was trained.
+    # Rounded on its way, the reader that is served is not quite the one that was trained.
+    is_another = params.reader.export == "merged" or params.reader.quantize != "none"
+    if is_another:
         write_manifest(artifacts.reader, **facts)
         training.serve(_load(params, artifacts, data, artifacts.reader))
-        dev = training.evaluate()
-    threshold = _threshold(params, training, data.dev, next(iter(scores.values())))
+    if params.reader.knows_query_likelihood:
+        tuned = cast(GenerativeReaderTraining, training).reader
+        facts |= weigh_questions(tuned, params.reader, data.dev)
+        is_another = True
+    dev, answers = summary.best_metrics, training.answer(data.dev)
+    if is_another:
+        dev = {**dev, **dev_metrics(answers, data.dev, scores)}
+    threshold = _threshold(params, answers, data.dev, next(iter(scores.values())))
     write_manifest(
         artifacts.reader,
         **facts,
@@ -167,18 +174,8 @@ def prior_temperature(settings: ReaderParams, dev: Sequence[ReadingExample]) -> 
     """
     if settings.prior_temperature != "auto":
         return settings.prior_temperature
-    answerable = [example.question for example in dev if has_gold(example.question)]
-    read = [item.passages[: settings.passages] for item in dev if has_gold(item.question)]
-    return round(
-        calibrated_temperature(
-            [np.array([passage.score for passage in passages]) for passages in read],
-            [
-                np.array([is_relevant(p.text, p.document_id, question) for p in passages])
-                for question, passages in zip(answerable, read, strict=True)
-            ],
-        ),
-        6,
-    )
+    judged = judged_passages(dev, settings.passages)
+    return round(calibrated_temperature(judged.scores, judged.right), 6)
 
 
 def reader_training(
@@ -199,8 +196,6 @@ def _reader_alone(
         from rag.finetune.extractive import ExtractiveReaderTraining
 
         return ExtractiveReaderTraining(reader, params, data.train, data.dev, scores)
-    from rag.finetune.generative import GenerativeReaderTraining
-
     return GenerativeReaderTraining(reader, params, data.train, data.dev, scores)
 
 
@@ -233,7 +228,7 @@ def _dev_example(
 
 def _threshold(
     params: Params,
-    training: ReaderTraining,
+    answers: Sequence[Answer],
     dev: Sequence[ReadingExample],
     score: AnswerScore,
 ) -> float | None:
@@ -242,7 +237,7 @@ def _threshold(
     if not dev:
         return None
     gold = [example.question.answers for example in dev]
-    return choose_threshold(training.answer(dev), gold, score)
+    return choose_threshold(answers, gold, score)
 
 
 def _stage_key(params: Params, artifacts: Artifacts) -> str:

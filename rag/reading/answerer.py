@@ -20,6 +20,7 @@ from rag.reading.reader import (
     Reader,
     load_reader,
     manifest_examples,
+    manifest_query_likelihood,
     manifest_temperature,
     read_manifest,
 )
@@ -90,6 +91,8 @@ class QuestionAnswerer:
             artifacts.weights_cache,
             artifacts.reader if tuned else None,
             prior_temperature=manifest_temperature(manifest),
+            # How likely a model makes a question is weighed as was calibrated with its own weights.
+            query_likelihood=manifest_query_likelihood(manifest) if tuned else 0.0,
             examples=manifest_examples(manifest, shown),
         )
         # Baselines are what the tuned system is compared with: they search as before the reader.

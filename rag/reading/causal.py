@@ -12,13 +12,28 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rag.params import ReaderParams
 from rag.reading.attention import additive, attention_for
+from rag.reading.beam import Steps
 from rag.reading.generation import PackedSteps
 from rag.reading.generative import GenerativeReader, Source, TokenIds
-from rag.reading.packing import Cost, Packed, Prompt, Row, alike_lengths, pack, to_tensors
+from rag.reading.marginal import weighed_prior
+from rag.reading.packing import (
+    Cost,
+    Packed,
+    Prompt,
+    Row,
+    alike_lengths,
+    pack,
+    question_batches,
+    to_tensors,
+)
 from rag.reading.prompts import Example, conversation, flat
+from rag.reading.reader import Array
 from rag.reading.tuned import as_served, loading_precision, model_folder, serving_device
+from rag.records import Passage
 
 if TYPE_CHECKING:
     import torch
@@ -44,12 +59,14 @@ class CausalReader(GenerativeReader):
         folder: Path | None,
         *,
         prior_temperature: float = 1.0,
+        query_likelihood: float = 0.0,
         examples: Sequence[Example] = (),
     ) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.params = params
         self.prior_temperature = prior_temperature
+        self.query_likelihood = query_likelihood
         self._examples = tuple(examples)
         source = model_folder(params, cache, folder)
         self.tokenizer = AutoTokenizer.from_pretrained(source)
@@ -128,9 +145,48 @@ class CausalReader(GenerativeReader):
     def token_log_probabilities(
         self, sources: Sequence[Source], answers: Sequence[TokenIds]
     ) -> list[torch.Tensor]:
+        return self._log_probabilities([self.prompt(source) for source in sources], answers)
+
+    def question_log_probabilities(
+        self, sources: Sequence[Source], answers: Sequence[TokenIds] | None = None
+    ) -> list[torch.Tensor]:
+        """log p of every token of a question given its passages, then of its answer where given.
+
+        Shapes (T_i,), with gradient. The words around the question count as well: they are the same
+        for every passage. Its first token is not asked for.
+        """
         prompts = [self.prompt(source) for source in sources]
+        ends = answers or [()] * len(prompts)
+        return self._log_probabilities(
+            [Prompt(prompt.shared, prompt.own[:1]) for prompt in prompts],
+            [(*prompt.own[1:], *end) for prompt, end in zip(prompts, ends, strict=True)],
+        )
+
+    def query_log_likelihood(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
+    ) -> Array:
+        """log p(question | passage), shape (B, K), each passage on its own; -inf where none is.
+
+        As `PackedSteps.query_likelihood` has it while answering.
+        """
+        import torch
+
+        table = np.full((len(questions), max(map(len, passages))), -np.inf, dtype=np.float32)
+        cells = [(i, k) for i, found in enumerate(passages) for k in range(len(found))]
+        sources = [Source(questions[i], (passages[i][k].text,)) for i, k in cells]
+        costs = [[self.cost(source)] for source in sources]
+        with torch.inference_mode():
+            for batch in question_batches(costs, self.params.batch_tokens):
+                found = self.question_log_probabilities([sources[j] for j in batch])
+                for j, tokens in zip(batch, found, strict=True):
+                    table[cells[j]] = float(tokens.sum())
+        return table
+
+    def _log_probabilities(
+        self, prompts: Sequence[Prompt], answers: Sequence[TokenIds]
+    ) -> list[torch.Tensor]:
         rows = pack(prompts, answers, ROW_TOKENS)
-        found: list[torch.Tensor | None] = [None] * len(sources)
+        found: list[torch.Tensor | None] = [None] * len(prompts)
         lengths_of_rows = [row.length for row in rows]
         groups = [list(range(len(rows)))] if self.in_one_pass else alike_lengths(lengths_of_rows)
         for group in groups:
@@ -208,6 +264,13 @@ class CausalReader(GenerativeReader):
 
     def steps(self, sources: Sequence[Source]) -> PackedSteps:
         return PackedSteps(self, pack_sources(self, sources))
+
+    def weighed(self, prior: torch.Tensor, steps: Steps) -> torch.Tensor:
+        if not self.query_likelihood:
+            return prior
+        assert isinstance(steps, PackedSteps)
+        likelihood = steps.query_likelihood().view_as(prior)
+        return weighed_prior(prior, likelihood, self.query_likelihood)
 
 
 def pack_sources(reader: CausalReader, sources: Sequence[Source]) -> list[Row]:

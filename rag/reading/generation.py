@@ -34,6 +34,8 @@ class PackedSteps:
             member: (r, s) for r, row in enumerate(rows) for s, member in enumerate(row.members)
         }
         index = [places[member] for member in range(len(places))]
+        self._segments = [(r, rows[r].starts()[s], rows[r].segments[s]) for r, s in index]
+        self._read: torch.Tensor | None = None
         self._rows = torch.tensor([r for r, _ in index], device=reader.device)  # (N,)
         self._slots = torch.tensor([s for _, s in index], device=reader.device)  # (N,)
         last = torch.zeros(self._shape, dtype=torch.long)
@@ -49,12 +51,35 @@ class PackedSteps:
         self._past: torch.Tensor | None = None
         self._length = 0
 
+    def query_likelihood(self) -> torch.Tensor:
+        """log p of every question given its passages, shape (N,), but for its first token.
+
+        The words of the prompt around it count as well: they are the same for every passage. To be
+        called before `next`; reading the prompts, which `first` needs too, is done once.
+        """
+        import torch
+
+        with torch.inference_mode():
+            found = []
+            for r, start, segment in self._segments:
+                states = self._prompts()[r, start : start + len(segment) - 1]
+                log_p = self._log_probabilities(states)
+                asked = torch.tensor(segment[1:], device=log_p.device).unsqueeze(1)
+                found.append(log_p.gather(1, asked).sum())
+            return torch.stack(found)
+
+    def _prompts(self) -> torch.Tensor:
+        """What the model made of the prompts, shape (R, W, H)."""
+        if self._read is None:
+            self._read = self._states(
+                self._packed.ids,
+                self._reader.mask(self._packed.attention),
+                self._packed.positions,
+            )
+        return self._read
+
     def first(self) -> torch.Tensor:
-        states = self._states(
-            self._packed.ids,
-            self._reader.mask(self._packed.attention),
-            self._packed.positions,
-        )
+        states, self._read = self._prompts(), None
         chosen = self._last[self._rows, self._slots]
         return self._log_probabilities(states[self._rows, chosen])  # (N, V)
 

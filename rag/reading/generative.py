@@ -156,8 +156,8 @@ class GenerativeReader(ABC):
         width = max(map(len, sources))
         # Every question gets as many sources as the widest: the added ones have no weight.
         flat = [own[min(k, len(own) - 1)] for own in sources for k in range(width)]
-        prior = self.log_prior(passages, width)
         steps = self.steps(flat)
+        prior = self.weighed(self.log_prior(passages, width), steps)
         if self.params.fusion == "rag_token":
             texts = [[text for source in own for text in source.passages] for own in sources]
             mixed = self._search(Mixture(steps, prior), texts)
@@ -253,8 +253,12 @@ class GenerativeReader(ABC):
     # likelihood
 
     def log_prior(self, passages: Sequence[Sequence[Passage]], width: int) -> torch.Tensor:
-        """log p(z|x), shape (B, width); -inf where there is no passage."""
+        """log p(z|x) by retrieval alone, shape (B, width); -inf where there is no passage."""
         return passage_prior(passages, width, self.prior_temperature).to(self.device)
+
+    def weighed(self, prior: torch.Tensor, steps: Steps) -> torch.Tensor:
+        """That prior (B, K) with what the reader, at its steps over B · K sources, knows itself."""
+        return prior
 
     def _likelihood(
         self, sources: Sequence[Source], answers: Sequence[TokenIds], width: int

@@ -47,12 +47,14 @@ def load_reader(
     folder: Path | None,
     *,
     prior_temperature: float = 1.0,
+    query_likelihood: float = 0.0,
     examples: Sequence[Example] = (),
 ) -> Reader:
     """The tuned reader in `folder` (an output of train_reader), or the untuned model for None.
 
-    `prior_temperature` is that of p(z|x), `examples` stand in every prompt; `read_manifest` has the
-    values that go with a tuned reader.
+    `prior_temperature` is that of p(z|x), `query_likelihood` the weight of log p(x|z) in it, which
+    only a causal reader knows; `examples` stand in every prompt. `read_manifest` has the values
+    that go with a tuned reader.
     """
     if folder is not None:
         _check_manifest(params, read_manifest(folder))
@@ -60,7 +62,12 @@ def load_reader(
         from rag.reading.causal import CausalReader
 
         return CausalReader(
-            params, cache, folder, prior_temperature=prior_temperature, examples=examples
+            params,
+            cache,
+            folder,
+            prior_temperature=prior_temperature,
+            query_likelihood=query_likelihood,
+            examples=examples,
         )
     if params.kind == "seq2seq":
         from rag.reading.seq2seq import Seq2SeqReader
@@ -93,6 +100,11 @@ def manifest_temperature(manifest: Mapping[str, Any]) -> float:
     return float(manifest.get("prior_temperature", 1.0))
 
 
+def manifest_query_likelihood(manifest: Mapping[str, Any]) -> float:
+    """The weight of log p(x|z) in p(z|x); 0 for a reader that was written before there was one."""
+    return float(manifest.get("query_likelihood", 0.0))
+
+
 def manifest_examples(manifest: Mapping[str, Any], count: int) -> tuple[Example, ...]:
     """The first `count` worked examples; ModelError where the train split gave fewer."""
     kept = manifest.get("examples", [])
@@ -113,10 +125,12 @@ def reading_facts(params: ReaderParams, manifest: Mapping[str, Any]) -> dict[str
     if params.fusion == "rag_sequence":
         decoding = f"{decoding}, {params.decoding}"
     temperature = f"{manifest_temperature(manifest):g}"
+    query_likelihood = manifest_query_likelihood(manifest)
     facts = {
         "Passages read": str(params.passages),
         "Fusion": params.fusion,
         "Prior temperature": temperature if params.is_marginal else "weighs no passages",
+        **({"Query likelihood": f"weight {query_likelihood:g}"} if query_likelihood else {}),
         "Weights": str(manifest.get("export", "adapter"))
         + (", int8" if params.quantize == "int8" else ""),
     }

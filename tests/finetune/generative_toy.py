@@ -39,9 +39,18 @@ def tokens_log_p(
 ) -> torch.Tensor:
     """The same of tokens that are given, (T,)."""
     prompt = reader.prompt(Source(question, (passage,)))
-    whole = [*prompt.shared, *prompt.own, *ids]
+    return _last_tokens(reader, [*prompt.shared, *prompt.own, *ids], len(ids))
+
+
+def question_log_p(reader: CausalReader, question: str, passage: str) -> torch.Tensor:
+    """log p of what stands behind the passage, but for its first token, (T,)."""
+    prompt = reader.prompt(Source(question, (passage,)))
+    return _last_tokens(reader, [*prompt.shared, *prompt.own], len(prompt.own) - 1)
+
+
+def _last_tokens(reader: CausalReader, whole: Sequence[int], count: int) -> torch.Tensor:
     with torch.inference_mode():
-        logits = reader.model(torch.tensor([whole])).logits[0].float().log_softmax(-1)
-    places = torch.arange(len(whole) - len(ids) - 1, len(whole) - 1)
-    found: torch.Tensor = logits[places, torch.tensor(ids)]
+        logits = reader.model(torch.tensor([list(whole)])).logits[0].float().log_softmax(-1)
+    places = torch.arange(len(whole) - count - 1, len(whole) - 1)
+    found: torch.Tensor = logits[places, torch.tensor(whole[-count:])]
     return found

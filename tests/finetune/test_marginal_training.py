@@ -12,7 +12,14 @@ from rag.finetune.generative import GenerativeReaderTraining
 from rag.reading.beam import Hypothesis
 from rag.reading.generative import Source
 from rag.reading.prompts import REFUSAL
-from tests.finetune.generative_toy import ASKED, PASSAGES, PRIOR, plain_log_p, tokens_log_p
+from tests.finetune.generative_toy import (
+    ASKED,
+    PASSAGES,
+    PRIOR,
+    plain_log_p,
+    question_log_p,
+    tokens_log_p,
+)
 
 ANSWERED, REFUSED = Hypothesis((5, 1), (-0.6, -0.4)), Hypothesis((6, 1), (-0.05, -0.05))
 
@@ -54,6 +61,23 @@ def test_a_passage_without_the_answer_learns_to_decline(
     added = -0.5 * sum(float(tokens.sum()) for tokens in refusals)
     assert loss.total.item() == pytest.approx(plain.total.item() + added, abs=1e-3)
     assert loss.weight == plain.weight + 0.5 * sum(map(len, refusals))
+
+
+@pytest.mark.parametrize("fusion", ["concat", "rag_sequence"])
+def test_a_question_is_learnt_from_the_passage_that_answers_it(
+    make: Callable[..., GenerativeReaderTraining], fusion: str
+) -> None:
+    """Beside the answers, of one passage each; not one that its passage does not answer."""
+    plain = make("reader.passages=1").loss([0, 1, 2])
+    training = make(
+        "reader.passages=1", f"reader.fusion={fusion}", "reader.training.question_weight=0.25"
+    )
+    reader = training.reader
+    asked = [question_log_p(reader, ASKED[i][0], PASSAGES[k]) for i, k in ((0, 0), (2, 1))]
+    loss = training.loss([0, 1, 2])
+    added = -0.25 * sum(float(tokens.sum()) for tokens in asked)
+    assert loss.total.item() == pytest.approx(plain.total.item() + added, abs=1e-3)
+    assert loss.weight == plain.weight + 0.25 * sum(map(len, asked))
 
 
 def test_one_passage_that_declines_does_not_outvote_another(

@@ -111,6 +111,45 @@ def test_log_likelihood_is_by_question_and_passage(
         assert table[i, k] == pytest.approx(float(expected), abs=1e-3)
 
 
+def test_the_query_likelihood_is_that_of_each_prompt_alone(
+    causal: CausalReader, passage: MakePassage
+) -> None:
+    """All tokens from the question on but the first, whether read to answer or to calibrate."""
+    expected = []
+    for source in SOURCES:
+        prompt = causal.prompt(source)
+        tokens = plain_log_probabilities(causal.model, alone(prompt), len(prompt.own) - 1)
+        expected.append(float(tokens.sum()))
+    steps = causal.steps(SOURCES)
+    assert steps.query_likelihood().tolist() == pytest.approx(expected, abs=1e-3)
+    torch.testing.assert_close(steps.first(), causal.steps(SOURCES).first())
+    passages = [[passage(TEXTS[0])], [passage(TEXTS[0]), passage(TEXTS[1])]]
+    table = causal.query_log_likelihood(ASKED[:2], passages)
+    assert table[[0, 1, 1], [0, 0, 1]] == pytest.approx([expected[i] for i in (0, 1, 4)], abs=1e-3)
+    assert table[0, 1] == -np.inf
+
+
+@pytest.mark.parametrize("fusion", ["rag_sequence", "rag_token"])
+def test_passages_are_weighed_by_how_likely_they_make_the_question(
+    causal_params: ReaderParams, tmp_path: Path, passage: MakePassage, fusion: str
+) -> None:
+    """With a weight that drowns the retrieval score, the answer is that of the likelier passage."""
+    params = causal_params.model_copy(update={"fusion": fusion, "verbatim": False})
+    plain = CausalReader(params, tmp_path, None)
+    sure = CausalReader(params, tmp_path, None, query_likelihood=100.0)
+    found = [[passage(TEXTS[0]), passage(TEXTS[1])] for _ in ASKED]
+    table = plain.query_log_likelihood(ASKED, found)
+    assert np.abs(table[:, 0] - table[:, 1]).min() > 0.5, "one passage is clearly likelier"
+    chosen = [own[k] for own, k in zip(found, table.argmax(axis=1), strict=True)]
+    expected = plain.answer(ASKED, [[one] for one in chosen])
+    answers = sure.answer(ASKED, found)
+    for answer, one, alone_found in zip(answers, chosen, expected, strict=True):
+        posterior = {item.chunk_id: item.posterior for item in answer.evidence}
+        assert posterior[one.chunk_id] == pytest.approx(1.0)
+        if fusion == "rag_token":
+            assert answer.text == alone_found.text
+
+
 def test_answers_come_in_order_with_the_passages_that_were_read(
     causal: CausalReader, passage: MakePassage
 ) -> None:

@@ -47,6 +47,8 @@ def test_what_a_reader_that_weighs_passages_says_of_itself() -> None:
         "Examples in a prompt": "2",
         "Prompt version": "abc",
     }
+    weighed = reading_facts(params, {**manifest, "query_likelihood": 0.04})
+    assert weighed["Query likelihood"] == "weight 0.04"
 
 
 def test_what_does_not_apply_to_a_reader_is_not_said_of_it() -> None:

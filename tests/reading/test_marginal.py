@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from rag.reading.marginal import (
+    calibrated_prior,
     calibrated_temperature,
     distillation_loss,
     log_posterior,
     log_prior,
     rag_sequence,
     rag_token,
+    weighed_prior,
 )
 
 #: p(z|x), and p(y_t|x,z,y_<t) of two tokens given each passage.
@@ -34,6 +36,14 @@ def test_the_prior_is_a_softmax_of_scores_over_the_temperature() -> None:
     found = log_prior(torch.tensor([[2.0, 1.0], [3.0, ABSENT]]), 0.5).exp()
     first = math.exp(4) / (math.exp(4) + math.exp(2))
     close(found, [[first, 1 - first], [1.0, 0.0]])
+
+
+def test_the_query_likelihood_is_weighed_beside_it() -> None:
+    """p(z|x) goes with p(z) p(x|z)^w: 1/4 · sqrt(0.09) against 3/4 · sqrt(0.01)."""
+    likelihood = torch.tensor([[0.09, 0.01]]).log()
+    close(weighed_prior(PRIOR, likelihood, 0.5).exp(), [[0.5, 0.5]])
+    alone = torch.tensor([[0.0, ABSENT]])
+    close(weighed_prior(alone, torch.tensor([[-3.0, ABSENT]]), 0.5).exp(), [[1.0, 0.0]])
 
 
 def test_one_passage_wrote_the_whole_answer() -> None:
@@ -228,3 +238,31 @@ def test_without_anything_to_learn_from_it_stays(
     scores: list[np.ndarray], right: list[np.ndarray]
 ) -> None:
     assert calibrated_temperature(scores, right, default=2.5) == 2.5
+
+
+def test_both_weights_are_those_by_which_passages_are_right() -> None:
+    """Ten thousand questions whose right passage is drawn by p(z|x) itself, of known weights."""
+    generator = np.random.default_rng(3)
+    scores = generator.normal(size=(10_000, 4)) * 0.1
+    likelihoods = generator.normal(size=(10_000, 4)) * 20.0
+    logits = scores / 0.05 + 0.1 * likelihoods
+    drawn = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
+    right = np.eye(4, dtype=bool)[drawn]
+    temperature, weight = calibrated_prior(list(scores), list(likelihoods), list(right))
+    assert temperature == pytest.approx(0.05, rel=0.05)
+    assert weight == pytest.approx(0.1, rel=0.05)
+    kept, weight = calibrated_prior(list(scores), list(likelihoods), list(right), temperature=0.05)
+    assert kept == 0.05
+    assert weight == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_likelihood_that_misleads_has_no_weight() -> None:
+    """What is likelier is wrong each time; weighed below nothing it would be of use."""
+    scores = [np.array([1.0, 0.0])] * 4
+    likelihoods = [np.array([-9.0, -3.0])] * 3 + [np.array([-3.0, -9.0])]
+    temperature, weight = calibrated_prior(scores, likelihoods, [FIRST] * 3 + [SECOND])
+    assert weight == 0.0
+    assert temperature == pytest.approx(1 / math.log(3), rel=1e-3)
+    even = [np.array([-3.0, -3.0])] * 4
+    assert calibrated_prior(scores, even, [FIRST] * 3 + [SECOND])[1] == 0.0
+    assert calibrated_prior([], [], [], temperature=0.5) == (0.5, 0.0)
