@@ -106,7 +106,8 @@ def tune_reader(params: Params, artifacts: Artifacts, *, scores: Mapping[str, An
         tuned = cast(GenerativeReaderTraining, training).reader
         facts |= weigh_questions(tuned, params.reader, data.dev)
         is_another = True
-    dev, answers = summary.best_metrics, training.answer(data.dev)
+    dev = summary.best_metrics
+    answers = training.answer(data.dev) if is_another or params.reader.abstain == "auto" else []
     if is_another:
         dev = {**dev, **dev_metrics(answers, data.dev, scores)}
     threshold = _threshold(params, answers, data.dev, next(iter(scores.values())))

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.special import log_softmax, logsumexp  # type: ignore[import-untyped]
 
 from rag.artifacts import Artifacts
 from rag.evaluation.answer_scores import exact_match, token_f1
 from rag.finetune import reader, stage_key
-from rag.finetune.examples import ReadingExample
+from rag.finetune.examples import ReadingExample, dev_metrics, judged_passages
 from rag.finetune.generative import GenerativeReaderTraining
 from rag.params import Params, load_params
-from rag.records import Answer
+from rag.reading.causal import CausalReader
+from rag.reading.reader import read_manifest
 from tests.toy import run_python, toy_params
 
 SCORES = {"f1": token_f1, "exact_match": exact_match}
@@ -180,17 +182,58 @@ def test_an_example_of_dev_is_what_retrieval_gave(example: Callable[..., Reading
     assert [passage.text for passage in shown.passages] == ["no answer here", "nor here"]
 
 
-class Silent:
-    """A training that must not be asked anything."""
-
-    def answer(self, examples: Sequence[ReadingExample]) -> list[Answer]:
-        raise AssertionError("a threshold that is given needs no answers")
-
-
 @pytest.mark.parametrize("given", [None, -0.5])
 def test_a_threshold_that_is_given_is_not_chosen(
     given: float | None, example: Callable[..., ReadingExample]
 ) -> None:
     params = toy_params(f"reader.abstain={'null' if given is None else given}")
-    training: Any = Silent()
-    assert reader._threshold(params, training, [example("who?", [], "marlow")], token_f1) == given
+    assert reader._threshold(params, [], [example("who?", [], "marlow")], token_f1) == given
+
+
+@pytest.mark.integration
+def test_passages_are_weighed_as_is_best_on_dev_with_the_tuned_reader(
+    project: Callable[[str], Artifacts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other temperature or weight near those of reader.json names the right passages as well."""
+    artifacts = project("weighed")
+    monkeypatch.chdir(artifacts.root)
+    settings = [
+        *("reader.fusion=rag_sequence", "reader.passages=3", "reader.training.passages=1"),
+        *("reader.training.question_weight=0.3", "reader.training.epochs=1"),
+    ]
+    params = load_params(artifacts.params, settings)
+    tune(artifacts, params, monkeypatch)
+    manifest = read_manifest(artifacts.reader)
+    temperature, weight = manifest["prior_temperature"], manifest["query_likelihood"]
+    data = reader.reading_data(params, artifacts)
+    judged = judged_passages(data.dev, 3)
+    questions = [example.question.text for example in data.dev]
+    served = CausalReader(
+        params.reader,
+        artifacts.weights_cache,
+        artifacts.reader,
+        prior_temperature=temperature,
+        query_likelihood=weight,
+    )
+    table = served.query_log_likelihood(
+        [example.question.text for example in judged.examples],
+        [example.passages for example in judged.examples],
+    )
+
+    def loss(temperature: float, weight: float) -> float:
+        total = 0.0
+        for scores, likelihoods, right in zip(judged.scores, table, judged.right, strict=True):
+            if right.any():
+                log_p = log_softmax(scores / temperature + weight * likelihoods.astype(float))
+                total -= float(logsumexp(log_p[right]))
+        return total
+
+    best = loss(temperature, weight)
+    for other in ((1.3, 1.0), (0.7, 1.0), (1.0, 1.3), (1.0, 0.7)):
+        assert loss(temperature * other[0], weight * other[1]) >= best - 1e-3
+    assert weight > 0.0
+    assert best <= loss(data.prior_temperature, 0.0) + 1e-6
+    answers = served.answer(questions, [example.passages for example in data.dev])
+    assert manifest["dev"] == {
+        name: round(value, 4) for name, value in dev_metrics(answers, data.dev, SCORES).items()
+    }
