@@ -36,13 +36,13 @@ class LoraParams(Section):
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     alpha: Annotated[int, Field(ge=1)] = 32
     dropout: Share = 0.0
-    frozen_layers: Annotated[int, Field(ge=0)] = 15
+    frozen_layers: Annotated[int, Field(ge=0)] = 0
 
 
 class TrainingParams(LoopParams):
     epochs: Positive = 2
     batch_tokens: Annotated[int, Field(ge=64)] = 768
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
     warmup_share: Share = 0.06
     evaluations: Annotated[int, Field(ge=1)] = 2
     dev_questions: Positive = 150

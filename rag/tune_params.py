@@ -55,7 +55,7 @@ class TuneParams(Section):
     objective: Literal["reader", "retriever"] = "reader"
     space: Mapping[str, SearchedParams] = {
         "reader.lora.rank": SearchedParams(choices=(8, 16)),
-        "reader.training.learning_rate": SearchedParams(low=1e-4, high=1e-3, log=True),
+        "reader.training.learning_rate": SearchedParams(low=2e-4, high=2e-3, log=True),
     }
     trials: Positive = 20
     startup_trials: Annotated[int, Field(ge=0)] = 10

@@ -152,7 +152,7 @@ def test_the_current_values_are_a_trial_where_the_space_holds_them() -> None:
         "reader.training.learning_rate": {"low": 1e-4, "high": 1e-3, "log": True},
     }
     given = params(space)
-    expected = {"reader.lora.rank": 16, "reader.training.learning_rate": 5e-4}
+    expected = {"reader.lora.rank": 16, "reader.training.learning_rate": 1e-3}
     assert current_values(given, search_space(given)) == expected
     for reader in ({"lora": {"rank": 4}}, {"training": {"learning_rate": 2e-3}}):
         outside = params(space, reader=reader)
