@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -23,10 +24,19 @@ from rag.params import Params
 @pytest.fixture
 def ended() -> Identity:
     """A process of this host that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    started = psutil.Process(process.pid).create_time()
-    process.communicate()
-    return replace(Identity.of_this_process(), pid=process.pid, process_started=started)
+    said = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from flows.identity import Identity as I; print(I.of_this_process().as_tags())",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = Identity.from_tags(ast.literal_eval(said.stdout))
+    assert found is not None
+    return found
 
 
 def test_a_process_is_told_from_a_later_one_with_its_pid(ended: Identity) -> None:
@@ -42,6 +52,22 @@ def test_a_process_is_told_from_a_later_one_with_its_pid(ended: Identity) -> Non
     assert ended.is_known_dead
     assert not replace(ended, host="elsewhere").is_known_dead, "nothing is known of other hosts"
     assert Identity.from_tags({"ragloop.pid": "7"}) is None
+
+
+def test_a_step_of_the_clock_makes_nobody_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel moves the boot, and with it the start of every process, along with the clock."""
+    mine = Identity.of_this_process()
+    booted, create_time = psutil.boot_time(), psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: booted + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create_time(self) + 3600)
+    assert mine.is_alive
+
+
+def test_a_process_of_an_earlier_boot_is_dead() -> None:
+    """At the same time after each boot a machine starts the same services, with the same pids."""
+    mine = Identity.of_this_process()
+    assert mine.boot, "Linux names its boots"
+    assert replace(mine, boot="another").is_known_dead
 
 
 @pytest.mark.integration
