@@ -47,10 +47,18 @@ _DOCUMENT_EVERY, _ROLLBACK_EVERY = 7, 9
 class Soak:
     """One soak of a system: `run` makes the records."""
 
-    def __init__(self, system: System, *, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        system: System,
+        *,
+        seed: int,
+        say: Callable[[str], None],
+        recovery_seconds: float = RECOVERY_SECONDS,
+    ) -> None:
         self._system = system
         self._chance = random.Random(seed)
         self._say = say
+        self._recovery_seconds = recovery_seconds
         self._sampler = Sampler(system)
         self._faults: list[Fault] = []
         self._changes = 0
@@ -98,14 +106,14 @@ class Soak:
         if fault.skipped:
             return
         over = self._system.clock.now()
-        limit = min(deadline, fault.ended + RECOVERY_SECONDS)
+        limit = min(deadline, fault.ended + self._recovery_seconds)
         while time.monotonic() < limit:
             self._work()
             if any(run.ended and run.ended > over and run.due > over for run in self._good_runs()):
                 fault.recovered = time.monotonic() - fault.ended
                 self._say(f"  a run ended well {fault.recovered:.0f} s later")
                 return
-        self._say(f"  no run has ended well within {RECOVERY_SECONDS:.0f} s")
+        self._say(f"  no run has ended well within {self._recovery_seconds:.0f} s")
 
     def _work(self) -> None:
         """A second of ordinary life: a service manager looks, and somebody changes something."""

@@ -21,7 +21,6 @@ from benchmarks.soak_system import ROOM_BYTES, System, kill
 
 #: For a victim to come to work: a tick, and what comes before its stage.
 PATIENCE_SECONDS = 90.0
-HELD_SECONDS = (5.0, 20.0)
 #: So many seconds the clock is put forward, and back the next time.
 STEP_SECONDS = 90
 #: What is left of a full disk.
@@ -87,7 +86,7 @@ def full_disk(system: System, chance: random.Random) -> str:
     _await_work(system)
     system.resize(shutil.disk_usage(system.root).used + LEFT_BYTES)
     try:
-        return _hold(chance)
+        return _hold(system, chance)
     finally:
         system.resize(ROOM_BYTES)
 
@@ -205,8 +204,8 @@ def _await_work(system: System) -> str:
     raise NoVictimError("no run came to work")
 
 
-def _hold(chance: random.Random) -> str:
-    seconds = chance.uniform(*HELD_SECONDS)
+def _hold(system: System, chance: random.Random) -> str:
+    seconds = chance.uniform(*system.held_seconds)
     time.sleep(seconds)
     return f"{seconds:.0f} s"
 
@@ -216,7 +215,7 @@ def _hold_database(system: System, store: Path, chance: random.Random) -> str:
     database = sqlite3.connect(store, timeout=30, isolation_level=None)
     try:
         database.execute("begin exclusive")
-        return _hold(chance)
+        return _hold(system, chance)
     finally:
         database.close()
 
@@ -224,7 +223,7 @@ def _hold_database(system: System, store: Path, chance: random.Random) -> str:
 def _hide(system: System, path: Path, chance: random.Random) -> str:
     _await_work(system)
     with _hidden(path) as replaced:
-        held = _hold(chance)
+        held = _hold(system, chance)
     return f"{held}, another was made meanwhile" if replaced else held
 
 

@@ -20,9 +20,7 @@ DECIDED = ("Promote", "Reject", "Inconclusive", "Pending", "Error")
 _RUNS = """
 select replace(run.id, '-', ''), run.name, run.auto_scheduled, run.expected_start_time,
        run.start_time, run.end_time, run.state_type, run.state_name, state.message,
-       deployment.description,
-       exists (select 1 from task_run task where task.flow_run_id = run.id
-               and task.name = 'train_reader' and task.state_name = 'Completed')
+       deployment.description
 from flow_run run
 left join flow_run_state state on state.id = run.state_id
 left join deployment on deployment.id = run.deployment_id
@@ -34,7 +32,7 @@ order by run.expected_start_time
 class Run:
     """A flow run as Prefect has it at the end; times are seconds since the epoch.
 
-    `is_tick` says that the schedule of `retrain` made it; `has_trained` that it trained the reader.
+    `is_tick` says that the schedule of `retrain` made it.
     """
 
     run_id: str
@@ -45,11 +43,11 @@ class Run:
     state_type: str
     state_name: str
     message: str
-    has_trained: bool = False
 
     @property
     def is_retraining(self) -> bool:
-        return self.has_trained and self.state_name in DECIDED
+        """Whether it came to a decision, on a training of its own or of the run it took up."""
+        return self.state_name in DECIDED
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def read_runs(system: System, *, until: float) -> list[Run]:
     """Every flow run that was due by then, in the project's clock."""
     runs = []
     for row in system.query(system.prefect_store, _RUNS):
-        run_id, name, scheduled, due, started, ended, kind, state, message, served, trained = row
+        run_id, name, scheduled, due, started, ended, kind, state, message, served = row
         due_at = _seconds(due) or 0.0
         if due_at > until and not started:
             continue
@@ -117,7 +115,7 @@ def read_runs(system: System, *, until: float) -> list[Run]:
         runs.append(
             Run(
                 *(run_id, name, bool(scheduled) and is_retrain, due_at, _seconds(ended)),
-                *(kind, state, message or "", bool(trained)),
+                *(kind, state, message or ""),
             )
         )
     return runs

@@ -60,6 +60,8 @@ class System:
     no_small_disk: str = ""
     process: subprocess.Popen[bytes] | None = None
     restarts: list[str] = field(default_factory=list)
+    #: What a fault holds or hides is given back after at least and at most so long.
+    held_seconds: tuple[float, float] = (5.0, 20.0)
 
     @property
     def artifacts(self) -> Artifacts:
