@@ -21,8 +21,6 @@ from benchmarks.soak_system import ROOM_BYTES, System, kill
 
 #: For a victim to come to work: a tick, and what comes before its stage.
 PATIENCE_SECONDS = 90.0
-#: So many seconds the clock is put forward, and back the next time.
-STEP_SECONDS = 90
 #: What is left of a full disk.
 LEFT_BYTES = 64 * 1024
 
@@ -120,7 +118,7 @@ def clock_stepped(system: System, _: random.Random) -> str:
     """The clock is put forward; the next time it is put back."""
     if system.clock.missing:
         raise NoVictimError(f"the clock cannot be stepped: {system.clock.missing}")
-    seconds = -STEP_SECONDS if system.clock.offset else STEP_SECONDS
+    seconds = -system.clock.offset or system.step_seconds
     system.clock.step(seconds)
     return f"{seconds:+d} s"
 

@@ -62,6 +62,8 @@ class System:
     restarts: list[str] = field(default_factory=list)
     #: What a fault holds or hides is given back after at least and at most so long.
     held_seconds: tuple[float, float] = (5.0, 20.0)
+    #: The clock is put forward by so much, and back the next time.
+    step_seconds: int = 90
 
     @property
     def artifacts(self) -> Artifacts:
