@@ -39,7 +39,8 @@ from benchmarks.soak_sampler import Sampler  # noqa: E402
 from benchmarks.soak_system import System, make_system, wait_until_served  # noqa: E402
 from rag.release import ledger  # noqa: E402
 
-RECOVERY_SECONDS = 180.0
+#: For a run to end well after a fault, and for a decision between two faults.
+RECOVERY_SECONDS = 120.0
 #: Every so many changes are another document, or a rollback, instead of a parameter.
 _DOCUMENT_EVERY, _ROLLBACK_EVERY = 7, 9
 
@@ -97,7 +98,8 @@ class Soak:
 
     def _fall(self, kind: str, deadline: float) -> None:
         """One fault, and then work until a run has ended well that began after it."""
-        pause = time.monotonic() + self._chance.uniform(0.0, 10.0)
+        self._await_decision(deadline)
+        pause = time.monotonic() + self._chance.uniform(0.0, 20.0)
         while time.monotonic() < pause:
             self._work()
         fault = inject(self._system, kind, self._chance)
@@ -109,11 +111,18 @@ class Soak:
         limit = min(deadline, fault.ended + self._recovery_seconds)
         while time.monotonic() < limit:
             self._work()
-            if any(run.ended and run.ended > over and run.due > over for run in self._good_runs()):
+            if any(run.ended and min(run.ended, run.due) > over for run in self._good_runs()):
                 fault.recovered = time.monotonic() - fault.ended
                 self._say(f"  a run ended well {fault.recovered:.0f} s later")
                 return
         self._say(f"  no run has ended well within {self._recovery_seconds:.0f} s")
+
+    def _await_decision(self, deadline: float) -> None:
+        """Faults that follow each other faster would let no retraining come to its end."""
+        decided = self._decided
+        limit = min(deadline, time.monotonic() + self._recovery_seconds)
+        while self._faults and self._decided == decided and time.monotonic() < limit:
+            self._work()
 
     def _work(self) -> None:
         """A second of ordinary life: a service manager looks, and somebody changes something."""

@@ -19,8 +19,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flows import lock, prefect_facts, reconcile
+from flows import lock, prefect_facts, reconcile, terminal
 from flows.identity import Identity
+from flows.up_log import UpLog
 from rag.artifacts import Artifacts
 from rag.errors import BusyError, RagError
 from rag.monitoring import bounded_log
@@ -34,6 +35,12 @@ EVERY_SECONDS = 15.0
 TELLING_SECONDS = 60.0
 _REMEMBERED = timedelta(hours=24)
 _LONGEST_SWEEP_SECONDS = 120.0
+_HEARD: Mapping[str, Any] = {
+    "stdout": subprocess.PIPE,
+    "stderr": subprocess.STDOUT,
+    "text": True,
+    "errors": "replace",
+}
 _BAD: Mapping[str, str] = {"FAILED": "failed", "CRASHED": "crashed"}
 
 
@@ -62,21 +69,24 @@ def sweep(artifacts: Artifacts, params: Params) -> None:
             reconcile.reconcile(artifacts, params)
     except BusyError:
         pass
-    reconcile.close_dead_runs(artifacts)
+    for run in reconcile.close_dead_runs(artifacts):
+        terminal.say(f"  {run.name}: its process is gone, so it is Crashed")
     with get_client(sync_client=True) as client:
         for run_id in untold_runs(artifacts, params, os.environ["PREFECT_API_URL"]):
-            notices.untold(artifacts, params, client.read_flow_run(UUID(run_id)))
+            run = client.read_flow_run(UUID(run_id))
+            notices.untold(artifacts, params, run)
+            terminal.say(f"  {run.name} ended badly, and nobody had been told: they are now")
 
 
 @contextmanager
-def regularly(artifacts: Artifacts, params: Params) -> Iterator[None]:
-    """Sweeps for as long as the block runs, where there is something to sweep."""
+def regularly(artifacts: Artifacts, params: Params, log: UpLog) -> Iterator[None]:
+    """Sweeps for as long as the block runs, where there is something to sweep; `log` has it all."""
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(EVERY_SECONDS):
             if is_needed(artifacts, params, os.environ["PREFECT_API_URL"]):
-                _start(artifacts.root)
+                _start(artifacts.root, log)
 
     thread = threading.Thread(target=watch, daemon=True, name="sweep")
     thread.start()
@@ -137,15 +147,18 @@ def untold(
     return found
 
 
-def _start(root: Path) -> None:
+def _start(root: Path, log: UpLog) -> None:
     """One sweep in a process of its own: what it imports would stay in ours."""
     command = [sys.executable, "-m", "flows.sweep"]
     try:
-        subprocess.run(
-            command, cwd=root, check=False, timeout=_LONGEST_SWEEP_SECONDS, capture_output=True
+        done = subprocess.run(
+            command, cwd=root, check=False, timeout=_LONGEST_SWEEP_SECONDS, **_HEARD
         )
-    except (subprocess.TimeoutExpired, OSError):
-        return  # the next look finds the same
+    except (subprocess.TimeoutExpired, OSError) as error:
+        log.add("sweep", f"not finished, the next look finds the same: {error}")
+        return
+    for line in filter(str.strip, done.stdout.splitlines()):
+        log.add("sweep", line)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def run(artifacts: Artifacts, params: Params) -> None:
         _check_ports(params, servers)
         log = UpLog(log_file(artifacts), params.up)
         try:
-            with _own_prefect(servers), sweep.regularly(artifacts, params):
+            with _own_prefect(servers), sweep.regularly(artifacts, params, log):
                 parts = [*servers, _schedule(artifacts, params, log, servers, killed_at)]
                 Supervisor(artifacts, params.up, log).run(
                     parts, lambda: _announce(artifacts, params, log, parts)
