@@ -63,7 +63,7 @@ class Soak:
         self._sampler = Sampler(system)
         self._faults: list[Fault] = []
         self._changes = 0
-        self._decided = 0
+        self._decided = self._decided_before = 0
         self._next_change = 0.0
 
     def run(
@@ -102,6 +102,7 @@ class Soak:
         pause = time.monotonic() + self._chance.uniform(0.0, 20.0)
         while time.monotonic() < pause:
             self._work()
+        self._decided_before = self._decided
         fault = inject(self._system, kind, self._chance)
         self._faults.append(fault)
         self._say(f"{kind}: {fault.skipped or fault.target}")
@@ -119,9 +120,8 @@ class Soak:
 
     def _await_decision(self, deadline: float) -> None:
         """Faults that follow each other faster would let no retraining come to its end."""
-        decided = self._decided
         limit = min(deadline, time.monotonic() + self._recovery_seconds)
-        while self._faults and self._decided == decided and time.monotonic() < limit:
+        while self._faults and self._decided == self._decided_before and time.monotonic() < limit:
             self._work()
 
     def _work(self) -> None:
