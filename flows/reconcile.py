@@ -136,15 +136,18 @@ def _close(project: str, before: datetime) -> list[FlowRun]:
         dead = [
             run
             for run in client.read_flow_runs(flow_run_filter=running)
-            if str(run.id) != flow_run.id and _has_died(run, project, before)
+            if str(run.id) != flow_run.id and has_died(run, project, before)
         ]
         for run in dead:
             _crash(client, run)
     return dead
 
 
-def _has_died(run: FlowRun, project: str, before: datetime) -> bool:
-    """Of a run that names no process: it has been like this for long, and no process names it."""
+def has_died(run: FlowRun, project: str, before: datetime) -> bool:
+    """Whether a run is dead: its process is gone, or it names none.
+
+    Then it has been in its state since `before`, and no process was started for it.
+    """
     if Identity.from_tags(run.labels):
         return run.labels.get(store.PROJECT) == project and _is_dead(run.labels)
     # Not when it was due: a late run has been Pending for seconds only.

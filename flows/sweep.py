@@ -10,7 +10,6 @@ that have no process any more, and at those that failed and that no notice tells
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flows import lock, prefect_facts, reconcile, terminal
+from flows import lock, prefect_facts, processes, reconcile, terminal
 from flows.identity import Identity
 from flows.up_log import UpLog
 from rag.artifacts import Artifacts
@@ -35,12 +34,6 @@ EVERY_SECONDS = 15.0
 TELLING_SECONDS = 60.0
 _REMEMBERED = timedelta(hours=24)
 _LONGEST_SWEEP_SECONDS = 120.0
-_HEARD: Mapping[str, Any] = {
-    "stdout": subprocess.PIPE,
-    "stderr": subprocess.STDOUT,
-    "text": True,
-    "errors": "replace",
-}
 _BAD: Mapping[str, str] = {"FAILED": "failed", "CRASHED": "crashed"}
 
 
@@ -82,11 +75,12 @@ def sweep(artifacts: Artifacts, params: Params) -> None:
 def regularly(artifacts: Artifacts, params: Params, log: UpLog) -> Iterator[None]:
     """Sweeps for as long as the block runs, where there is something to sweep; `log` has it all."""
     stop = threading.Event()
+    api = os.environ["PREFECT_API_URL"]
 
     def watch() -> None:
         while not stop.wait(EVERY_SECONDS):
-            if is_needed(artifacts, params, os.environ["PREFECT_API_URL"]):
-                _start(artifacts.root, log)
+            if is_needed(artifacts, params, api):
+                _start(artifacts.root, log, stop)
 
     thread = threading.Thread(target=watch, daemon=True, name="sweep")
     thread.start()
@@ -94,6 +88,7 @@ def regularly(artifacts: Artifacts, params: Params, log: UpLog) -> Iterator[None
         yield
     finally:
         stop.set()
+        thread.join()
 
 
 def is_needed(artifacts: Artifacts, params: Params, api: str) -> bool:
@@ -147,18 +142,23 @@ def untold(
     return found
 
 
-def _start(root: Path, log: UpLog) -> None:
+def _start(root: Path, log: UpLog, stop: threading.Event) -> None:
     """One sweep in a process of its own: what it imports would stay in ours."""
-    command = [sys.executable, "-m", "flows.sweep"]
+
+    def poll() -> None:
+        if stop.is_set():
+            raise InterruptedError("stopped")
+
     try:
-        done = subprocess.run(
-            command, cwd=root, check=False, timeout=_LONGEST_SWEEP_SECONDS, **_HEARD
-        )
-    except (subprocess.TimeoutExpired, OSError) as error:
+        with processes.running([sys.executable, "-m", "flows.sweep"], root) as program:
+            processes.follow(
+                program,
+                on_line=lambda line: log.add("sweep", line),
+                poll=poll,
+                timeout_seconds=_LONGEST_SWEEP_SECONDS,
+            )
+    except (TimeoutError, OSError) as error:
         log.add("sweep", f"not finished, the next look finds the same: {error}")
-        return
-    for line in filter(str.strip, done.stdout.splitlines()):
-        log.add("sweep", line)
 
 
 if __name__ == "__main__":

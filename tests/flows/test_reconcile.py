@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import psutil
 import pytest
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from flows import reconcile, resume
 from flows.identity import Identity
@@ -100,6 +100,43 @@ def test_mlflow_runs_of_dead_processes_are_failed_and_no_others(
     assert status.pop("dead") == "FAILED"
     assert set(status.values()) == {"RUNNING"}
     assert reconcile.fail_dead_runs(artifacts, params) == []
+
+
+def unsigned(*, seconds: float) -> FlowRun:
+    """A run that names no process, due an hour ago, Pending for so many seconds."""
+    now = datetime.now(UTC)
+    pending: State[None] = State(type=StateType.PENDING, timestamp=now - timedelta(seconds=seconds))
+    return FlowRun(flow_id=uuid4(), expected_start_time=now - timedelta(hours=1), state=pending)
+
+
+def test_a_run_that_names_no_process_is_judged_by_its_state_and_not_by_when_it_was_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After an outage every run is late, and its program takes seconds to start."""
+    minute_ago = datetime.now(UTC) - timedelta(seconds=60)
+    monkeypatch.setenv("RAGLOOP_OWN_PREFECT", "true")
+    assert not reconcile.has_died(unsigned(seconds=5), "project", minute_ago)
+    assert reconcile.has_died(unsigned(seconds=90), "project", minute_ago)
+    monkeypatch.delenv("RAGLOOP_OWN_PREFECT")
+    assert not reconcile.has_died(unsigned(seconds=90), "project", minute_ago)
+
+
+def test_a_run_is_not_dead_while_a_process_was_started_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAGLOOP_OWN_PREFECT", "true")
+    run, minute_ago = unsigned(seconds=90), datetime.now(UTC) - timedelta(seconds=60)
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"PREFECT__FLOW_RUN_ID": str(run.id)},
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert not reconcile.has_died(run, "project", minute_ago)
+        process.communicate()
+    assert reconcile.has_died(run, "project", minute_ago)
 
 
 def flow_run(name: str, *, minute: int, by_hand: bool = False) -> FlowRun:
