@@ -36,7 +36,7 @@ from benchmarks.soak_records import (  # noqa: E402
 )
 from benchmarks.soak_report import report  # noqa: E402
 from benchmarks.soak_sampler import Sampler  # noqa: E402
-from benchmarks.soak_system import System, make_system, wait_until_served  # noqa: E402
+from benchmarks.soak_system import BETTER, System, make_system, wait_until_served  # noqa: E402
 from rag.release import ledger  # noqa: E402
 
 #: For a run to end well after a fault, and for a decision between two faults.
@@ -146,7 +146,7 @@ class Soak:
             self._system.add_document(self._changes)
         else:
             rate = 0.02 + 0.0001 * self._changes
-            self._system.change(f"reader.training.learning_rate={rate:.4f}")
+            self._system.change(f"reader.training.learning_rate={rate:.4f}", BETTER)
 
     def _good_runs(self) -> list[Run]:
         return [run for run in self._runs() if run.is_tick and run.state_type == "COMPLETED"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -148,7 +149,7 @@ def _post(
         with opener.open(request, timeout=TIMEOUT_SECONDS) as response:
             date = response.headers.get("Date")
             return json.load(response), parsedate_to_datetime(date) if date else None
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, OSError, ValueError, http.client.HTTPException) as error:
         where = without_credentials(api)
         raise RagError(f"Prefect at {where} does not answer {path}: {error}") from None
 

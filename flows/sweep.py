@@ -102,7 +102,7 @@ def is_needed(artifacts: Artifacts, params: Params, api: str) -> bool:
         return any(
             run["id"] not in at_work and may_be_dead(run, artifacts) for run in running
         ) or bool(untold_runs(artifacts, params, api))
-    except RagError:
+    except (RagError, OSError):  # a server or the disk is away: the next look may see more
         return False
 
 
