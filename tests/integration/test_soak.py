@@ -21,16 +21,16 @@ KINDS = ("kill dvc", "clock stepped", "kill schedule", "MLflow locked")
 
 
 def test_a_short_soak(tmp_path: Path) -> None:
-    system = make_system(tmp_path / "soak", interval_seconds=10)
+    system = make_system(tmp_path / "soak", interval_seconds=15)
     system.held_seconds, system.step_seconds = (2.0, 4.0), 30
     began = time.monotonic()
     try:
         soak = Soak(system, seed=5, say=print, recovery_seconds=5.0)
-        records = soak.run(iter(KINDS), ticks=5, retrainings=1, minutes=5, interval=10)
+        records = soak.run(iter(KINDS), ticks=4, retrainings=1, minutes=10, interval=15)
         print(report(records))
         made = [fault.kind for fault in records.faults if not fault.skipped]
         assert {"kill dvc", "kill schedule", "MLflow locked"} <= set(made)
-        assert enough(records, ticks=5, retrainings=1) == []
+        assert enough(records, ticks=4, retrainings=1) == []
         assert violations(records) == []
     finally:
         system.remove()
