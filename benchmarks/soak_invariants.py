@@ -161,7 +161,7 @@ def outcome(run: Run) -> str:
         return f"skipped: {kind}"
     if run.state_type in _ENDED_BADLY:
         return run.state_name.lower()
-    return f"done: {run.state_name.lower()}" if run.state_name in DECIDED else run.state_name
+    return f"done: {run.state_name.lower()}" if run.is_retraining else run.state_name
 
 
 def _at(records: Records, sample: Sample) -> str:

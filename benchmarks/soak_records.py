@@ -46,8 +46,11 @@ class Run:
 
     @property
     def is_retraining(self) -> bool:
-        """Whether it came to a decision, on a training of its own or of the run it took up."""
-        return self.state_name in DECIDED
+        """Whether it came to a decision, on a training of its own or of the run it took up.
+
+        The type too: Prefect has a state of its own that is called Pending.
+        """
+        return self.state_type == "COMPLETED" and self.state_name in DECIDED
 
 
 @dataclass(frozen=True)

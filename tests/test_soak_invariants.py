@@ -151,3 +151,15 @@ def test_stores_and_the_amount_of_work() -> None:
         "15 ticks of 16",
         "0 retrainings of 1",
     ]
+
+
+def test_a_run_that_is_starting_is_no_decision() -> None:
+    """Prefect calls it Pending, which is also what a release that waits for people is called."""
+    starting = tick(20, state_type="PENDING", state_name="Pending")
+    waiting = tick(20, state_name="Pending")
+    assert not starting.is_retraining
+    assert waiting.is_retraining
+    assert (invariants.outcome(starting), invariants.outcome(waiting)) == (
+        "Pending",
+        "done: pending",
+    )
