@@ -8,7 +8,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run test lint types unit integration slow format clean
+.PHONY: help install run test lint types unit integration slow soak format clean
 
 PYTHON ?=
 TORCH_OPTIONS ?=
@@ -40,6 +40,9 @@ integration: .venv/.installed  ## the tests with real stores, servers and models
 
 slow: .venv/.installed  ## the tests that take a minute each; CI runs them after `make test`
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)
+
+soak: .venv/.installed  ## scheduled operation under random faults, about half an hour; ARGS="--seed 7"
+	@OMP_NUM_THREADS=1 .venv/bin/python benchmarks/soak.py $(ARGS)
 
 format: .venv/.installed  ## sort imports and format every file
 	@.venv/bin/ruff check --quiet --select I --fix .

@@ -37,12 +37,16 @@ _STATUS = re.compile(r"error=(\d{3})\b")
 
 @dataclass(frozen=True)
 class Notice:
-    """What somebody is told; `links` lead from a name to an address or a file."""
+    """What somebody is told; `links` lead from a name to an address or a file.
+
+    `runs` are the ids of the flow runs that it tells of.
+    """
 
     event: NoticeEvent
     title: str
     lines: Sequence[str] = ()
     links: dict[str, str] = field(default_factory=dict)
+    runs: Sequence[str] = ()
 
     @property
     def body(self) -> str:
@@ -77,6 +81,7 @@ def deliver(
         "event": notice.event,
         "title": notice.title,
         "body": notice.body,
+        "runs": list(notice.runs),
         "deliveries": [asdict(delivery) for delivery in found],
     }
     try:

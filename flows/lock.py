@@ -8,6 +8,7 @@ modification time is the heartbeat. Where hosts share the folder, another host's
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -174,4 +175,5 @@ def _this_process(what: str) -> Holder:
 
 def _beat(path: Path, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        os.utime(path)
+        with contextlib.suppress(OSError):  # the folder may be away for a moment
+            os.utime(path)

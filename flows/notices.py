@@ -68,13 +68,25 @@ def crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     _ended("crashed", f"{flow.name} crashed", state.message or "no message", flow_run)
 
 
-def found_dead(artifacts: Artifacts, count: int) -> None:
+def found_dead(artifacts: Artifacts, dead: Sequence[FlowRun]) -> None:
     """A notice of runs whose process ended without a word."""
-    if count:
-        what = "1 run" if count == 1 else f"{count} runs"
-        lines = ("The process ended without a word: killed, or the machine went down.",)
+    if dead:
+        what = "1 run" if len(dead) == 1 else f"{len(dead)} runs"
+        names = ", ".join(run.name for run in dead)
+        lines = (f"Ended without a word: {names}. Killed, or the machine went down.",)
         title = _title(artifacts, f"{what} had crashed")
-        tell(artifacts, load_params(artifacts.params), Notice("crashed", title, lines))
+        notice = Notice("crashed", title, lines, runs=[str(run.id) for run in dead])
+        tell(artifacts, load_params(artifacts.params), notice)
+
+
+def untold(artifacts: Artifacts, params: Params, run: FlowRun) -> None:
+    """A notice of a run that ended badly while nobody could be told, as on a full disk."""
+    event: NoticeEvent = "crashed" if run.state and run.state.is_crashed() else "failed"
+    why = (run.state.message if run.state else None) or "no message"
+    title = _title(artifacts, f"{run.name} {event}")
+    lines = (why, "Told late: when it ended, nobody could be told.")
+    notice = Notice(event, title, lines, _page_of(run), runs=[str(run.id)])
+    tell(artifacts, params, notice)
 
 
 def schedule_missed(artifacts: Artifacts, params: Params, due: Sequence[datetime]) -> None:
@@ -148,7 +160,8 @@ def _ended(event: NoticeEvent, what: str, why: str, flow_run: FlowRun) -> None:
     except RagError:  # that is why it failed; where to send notices is in there
         terminal.say("[yellow]nobody was told: params.yaml cannot be read[/]")
         return
-    notice = Notice(event, _title(artifacts, what), [why], _page_of(flow_run))
+    runs = [str(flow_run.id)]
+    notice = Notice(event, _title(artifacts, what), [why], _page_of(flow_run), runs=runs)
     tell(artifacts, params, notice)
 
 

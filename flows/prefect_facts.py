@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,28 @@ def read_prefect(
     )
 
 
-def running_runs(api: str, environment: Mapping[str, str]) -> list[Mapping[str, Any]]:
-    """Flow runs that the server takes for running."""
-    body = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}, "limit": _RUNS_SHOWN}
+def running_runs(
+    api: str, environment: Mapping[str, str], *, also: Sequence[str] = ()
+) -> list[Mapping[str, Any]]:
+    """Flow runs that the server takes for running, or has in a state of the types `also`."""
+    body = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", *also]}}}, "limit": _RUNS_SHOWN}
+    return list(_post(api, "flow_runs/filter", body, environment)[0])
+
+
+def ended_badly(
+    api: str, root: Path, environment: Mapping[str, str], now: datetime, within: timedelta
+) -> list[Mapping[str, Any]]:
+    """Runs of this project's deployments that failed or crashed in the time `within`."""
+    deployments, _ = _post(api, "deployments/filter", {"limit": 200}, environment)
+    ours = [item["id"] for item in deployments if _is_of(item, root)]
+    if not ours:
+        return []
+    chosen = {
+        "deployment_id": {"any_": ours},
+        "state": {"type": {"any_": ["FAILED", "CRASHED"]}},
+        "end_time": {"after_": (now - within).isoformat()},
+    }
+    body = {"flow_runs": chosen, "sort": "END_TIME_DESC", "limit": _RUNS_SHOWN}
     return list(_post(api, "flow_runs/filter", body, environment)[0])
 
 
@@ -129,7 +149,7 @@ def _post(
         with opener.open(request, timeout=TIMEOUT_SECONDS) as response:
             date = response.headers.get("Date")
             return json.load(response), parsedate_to_datetime(date) if date else None
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, OSError, ValueError, http.client.HTTPException) as error:
         where = without_credentials(api)
         raise RagError(f"Prefect at {where} does not answer {path}: {error}") from None
 

@@ -4,8 +4,8 @@ A run says which process works on it: pid, start time and host, as labels in Pre
 MLflow. Where that process is known to be gone, the run is dead. While we hold the project's lock
 nobody else works on this project, so a switch is finished or taken back, a half-registered version
 is removed, and what dead guards left is ended. A run in Prefect that does not say who works on it
-is judged by its age, and only on a server of our own: one that the user named may run other
-projects.
+is judged by its age and by the processes of this host, and only on a server of our own: one that
+the user named may run other projects. `flows/sweep.py` does all this between runs.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flows import lock, orphans, server, terminal
+from flows import orphans, server, terminal
 from flows.identity import Identity
 from rag.artifacts import Artifacts
-from rag.errors import BusyError
 from rag.params import Params
 from rag.release import store
 
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 #: A scheduled run that finds the lock taken is Running for some seconds before it says so.
 STARTING_SECONDS = 60.0
+#: In the environment of a process that Prefect's runner starts: the run that it is for.
+_FLOW_RUN = "PREFECT__FLOW_RUN_ID"
 
 
 def reconcile(artifacts: Artifacts, params: Params) -> None:
@@ -82,19 +83,16 @@ def fail_dead_runs(artifacts: Artifacts, params: Params) -> list[str]:
 def close_dead_runs(
     artifacts: Artifacts, *, older_than_seconds: float = STARTING_SECONDS
 ) -> list[FlowRun]:
-    """Sets dead runs and their tasks to Crashed and returns them; none while another run works.
+    """Sets dead runs and their tasks to Crashed, tells of them and returns them.
 
-    `older_than_seconds` is for runs that do not say which process works on them.
+    `older_than_seconds` is for runs that do not say which process works on them. No lock is held:
+    another run may work for hours, and what is dead stays dead.
     """
-    before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
-    try:
-        with lock.hold(artifacts.lock, "ragloop (closing dead runs)"):
-            dead = _close(store.project_id(artifacts), before)
-    except BusyError:
-        return []
     from flows import notices
 
-    notices.found_dead(artifacts, len(dead))
+    before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
+    dead = _close(store.project_id(artifacts), before)
+    notices.found_dead(artifacts, dead)
     return dead
 
 
@@ -138,18 +136,38 @@ def _close(project: str, before: datetime) -> list[FlowRun]:
         dead = [
             run
             for run in client.read_flow_runs(flow_run_filter=running)
-            if str(run.id) != flow_run.id and _has_died(run, project, before)
+            if str(run.id) != flow_run.id and has_died(run, project, before)
         ]
         for run in dead:
             _crash(client, run)
     return dead
 
 
-def _has_died(run: FlowRun, project: str, before: datetime) -> bool:
+def has_died(run: FlowRun, project: str, before: datetime) -> bool:
+    """Whether a run is dead: its process is gone, or it names none.
+
+    Then it has been in its state since `before`, and no process was started for it.
+    """
     if Identity.from_tags(run.labels):
         return run.labels.get(store.PROJECT) == project and _is_dead(run.labels)
-    began = run.start_time or run.expected_start_time or run.created or datetime.now(UTC)
-    return server.is_own() and began < before
+    # Not when it was due: a late run has been Pending for seconds only.
+    since = run.state.timestamp if run.state else run.created or datetime.now(UTC)
+    return server.is_own() and since < before and str(run.id) not in runs_at_work()
+
+
+def runs_at_work() -> set[str]:
+    """Flow runs that a process of this host was started for, as Prefect's runner does it."""
+    import psutil
+
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            run = process.environ().get(_FLOW_RUN)
+            if run and process.status() != psutil.STATUS_ZOMBIE:
+                found.add(run)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
 
 
 def _crash(client: SyncPrefectClient, run: FlowRun) -> None:

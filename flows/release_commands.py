@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flows import lock, reconcile, stores, terminal
+from flows import lock, reconcile, stage_cache, stores, terminal
 from rag.artifacts import Artifacts
 from rag.params import Params
 
@@ -81,15 +81,18 @@ def prune(artifacts: Artifacts, params: Params, *, dry_run: bool) -> Pruned:
         for line in tidying.settle(artifacts, params):
             terminal.say(f"  [dim]{line}[/]")
         if dry_run:
-            return Pruned(tidying.plan_prune(artifacts, params), dry_run=True)
-        return Pruned(tidying.prune(artifacts, params))
+            planned = tidying.plan_prune(artifacts, params)
+            results = stage_cache.prune(artifacts, params, dry_run=True)
+            return Pruned([*planned, *results], dry_run=True)
+        return prune_old(artifacts, params)
 
 
 def prune_old(artifacts: Artifacts, params: Params) -> Pruned:
     """The same at the end of a run, which holds the lock and has put everything in order."""
     from rag.release import tidying
 
-    return Pruned(tidying.prune(artifacts, params))
+    removed = tidying.prune(artifacts, params)
+    return Pruned([*removed, *stage_cache.prune(artifacts, params)])
 
 
 def actor() -> str:

@@ -93,7 +93,8 @@ def retrain(force: bool = False, reason: dict[str, Any] | None = None) -> State[
         "retrain",
         artifacts,
         params,
-        lambda found: _retrained(found, params, force=force, reason=reason),
+        # A worktree holds the params of its moment, and DVC reads them there.
+        lambda found: _retrained(found, load_params(found.params), force=force, reason=reason),
         cron=None if when.interval_seconds else when.cron,
     )
     notices.publish_verdict(reached)

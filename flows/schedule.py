@@ -169,9 +169,11 @@ def _heartbeat(path: Path) -> Iterator[None]:
 
     def beat() -> None:
         while True:
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps({"served_until": datetime.now(UTC).isoformat()}))
-            temporary.replace(path)
+            # Of a full disk the next beat may find more: ticks that ran would be called missed.
+            with contextlib.suppress(OSError):
+                temporary = path.with_suffix(".tmp")
+                temporary.write_text(json.dumps({"served_until": datetime.now(UTC).isoformat()}))
+                temporary.replace(path)
             if stop.wait(_HEARTBEAT_SECONDS):
                 return
 

@@ -6,6 +6,7 @@ it before the run could be reported as cancelled; and it would outlive us when w
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
@@ -130,7 +131,7 @@ def is_healthy(url: str) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(url, timeout=5) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, OSError, http.client.HTTPException):
         return False
 
 

@@ -20,7 +20,7 @@ from flows import dvc
 from rag.artifacts import Artifacts
 from rag.errors import InputError, RagError
 from rag.params import Params
-from rag.release import store
+from rag.release import ledger, store
 from rag.release.redaction import without_credentials
 
 _STAMP = "stores.json"
@@ -32,6 +32,7 @@ def initialise(artifacts: Artifacts, params: Params) -> list[str]:
 
     InputError where the project's folder cannot be used: no git repository, no params.yaml.
     """
+    _refuse_lost(artifacts, params)
     if _is_current(artifacts, params):
         return []
     below_git_root = _check_git(artifacts.root)
@@ -67,6 +68,26 @@ def _is_current(artifacts: Artifacts, params: Params) -> bool:
     if _owns_prefect_database():
         files.append(_prefect_database())
     return stamp == _expected(artifacts, params) and all(path.is_file() for path in files)
+
+
+def _refuse_lost(artifacts: Artifacts, params: Params) -> None:
+    """RagError for a registry whose file is away while the ledger tells of what it holds.
+
+    A volume may come back. An empty store in its place would have no champion: whatever is trained
+    next would be promoted without being compared with what is live.
+    """
+    uri = store.tracking_uri(artifacts, params)
+    if not uri.startswith(store.SQLITE):
+        return
+    path = Path(uri.removeprefix(store.SQLITE))
+    # SQLite makes a file of no bytes for whoever asks a database that is away.
+    if path.is_file() and path.stat().st_size:
+        return
+    if any(row.get("version") for row in ledger.read(artifacts.ledger)):
+        raise RagError(
+            f"MLflow's store {path} is gone, and {artifacts.ledger.name} tells of releases in it: "
+            f"put it back; to begin anew without them, move {artifacts.ledger} away"
+        )
 
 
 def _expected(artifacts: Artifacts, params: Params) -> dict[str, str]:

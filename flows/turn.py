@@ -15,6 +15,7 @@ from flows import (
     reconcile,
     steps,
     stores,
+    sweep,
     terminal,
     ticks,
     verdict,
@@ -24,6 +25,9 @@ from flows.verdict import Verdict
 from rag.artifacts import Artifacts
 from rag.errors import BusyError
 from rag.params import Params
+
+#: A sweep takes seconds, and is no reason to leave out a night.
+_SWEEP_SECONDS = 60.0
 
 
 def take(
@@ -67,6 +71,9 @@ def hold(project: Artifacts, params: Params, what: str) -> Iterator[None]:
     """The project's lock: at once for a scheduled run, in its turn for one that was asked for."""
     is_asked_for = steps.is_scheduled() and ticks.scheduled_run() is None
     seconds = 60.0 * params.schedule.wait_minutes if is_asked_for else 0.0
+    holder = lock.holder(project.lock)
+    if holder is not None and holder.what == sweep.SWEEP:
+        seconds = max(seconds, _SWEEP_SECONDS)
     with lock.hold(project.lock, what, wait_seconds=seconds, on_wait=terminal.say):
         yield
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 
-from flows import lock, orphans, reconcile, resume, server, stores, terminal
+from flows import lock, orphans, reconcile, resume, server, stores, sweep, terminal
 from flows.supervisor import Part, Supervisor
 from flows.up_log import UpLog, log_file
 from rag.artifacts import Artifacts
@@ -42,7 +42,7 @@ def run(artifacts: Artifacts, params: Params) -> None:
         _check_ports(params, servers)
         log = UpLog(log_file(artifacts), params.up)
         try:
-            with _own_prefect(servers):
+            with _own_prefect(servers), sweep.regularly(artifacts, params, log):
                 parts = [*servers, _schedule(artifacts, params, log, servers, killed_at)]
                 Supervisor(artifacts, params.up, log).run(
                     parts, lambda: _announce(artifacts, params, log, parts)

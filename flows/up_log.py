@@ -6,7 +6,9 @@ of a part that is starting go to the file only, until it fails: then the last of
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import time
 from collections import deque
 from logging.handlers import RotatingFileHandler
@@ -31,7 +33,7 @@ class UpLog:
 
     def __init__(self, path: Path, params: UpParams) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._files = RotatingFileHandler(
+        self._files = _Files(
             path,
             maxBytes=params.log_megabytes * _MEGABYTE,
             backupCount=max(1, params.log_files),  # with none the file would grow for ever
@@ -56,7 +58,7 @@ class UpLog:
         from rich.text import Text
 
         self._write("up", Text.from_markup(text).plain.strip())
-        terminal.say(text)
+        _say(text)
 
     def silence(self, part: str) -> None:
         """Keeps a part's lines off the terminal, from now until `listen` or `show_kept`."""
@@ -82,8 +84,25 @@ class UpLog:
         self._files.handle(record)  # handle, not emit: it takes the lock
 
 
+class _Files(RotatingFileHandler):
+    """Says once that it cannot write, as on a full disk, where `logging` prints a page a line."""
+
+    _is_told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._is_told:
+            self._is_told = True
+            _say(f"[yellow]{self.baseFilename} cannot be written: {sys.exc_info()[1]}[/]")
+
+
 def _show(part: str, line: str) -> None:
     from rich.markup import escape
 
     colour = _COLOURS.get(part, "cyan")
-    terminal.say(f"[{colour}]{part:8}[/][dim]│[/] {escape(line)}")
+    _say(f"[{colour}]{part:8}[/][dim]│[/] {escape(line)}")
+
+
+def _say(text: str) -> None:
+    """On the terminal, which may be a file on the full disk: whoever supervises goes on."""
+    with contextlib.suppress(OSError):
+        terminal.say(text)

@@ -12,9 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
+
+from flows.identity import Identity
 
 Planting = Callable[[Path], AbstractContextManager[object] | None]
 DEAD = {"pid": 2**22 + 1, "process_started": 1.0, "what": "ragloop run", "since": "then"}
@@ -57,9 +60,7 @@ def leave_lock(file: str, **facts: object) -> Planting:
 
 def hang(root: Path) -> None:
     """The lock of a process that lives (this one) and has given no sign for ten minutes."""
-    import psutil
-
-    leave_lock("lock", pid=os.getpid(), process_started=psutil.Process().create_time())(root)
+    leave_lock("lock", **asdict(Identity.of_this_process()))(root)
     os.utime(state(root) / "lock", (time.time() - 600, time.time() - 600))
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 from rag.params import ReleaseParams
 from rag.release.inventory import Inventory, Version
 
-Kind = Literal["version", "model", "run", "collection", "index", "bundle", "scratch"]
+Kind = Literal["version", "model", "run", "collection", "index", "bundle", "scratch", "result"]
 PRUNE = "PRUNE"
 _UNREACHED = "no release that stays needs it"
 _HALF = "left by a process that was killed"

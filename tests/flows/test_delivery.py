@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
 
 from flows import notices, reasons
 from flows.delivery import Notice, deliver
@@ -88,6 +91,20 @@ def test_a_notice_arrives_and_is_written_down(tmp_path: Path, service: Service) 
     [row] = written(artifacts)
     assert row["event"] == "drift"
     assert row["deliveries"][0]["ok"]
+    assert row["runs"] == []
+
+
+def test_a_notice_of_dead_runs_names_them(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", tmp_path)
+    dead = [FlowRun(flow_id=uuid4(), name=name) for name in ("one", "two")]
+    notices.found_dead(Artifacts(tmp_path), [])
+    notices.found_dead(Artifacts(tmp_path), dead)
+    [row] = written(Artifacts(tmp_path))
+    assert row["runs"] == [str(run.id) for run in dead]
+    assert (row["event"], row["body"].split(".")[0]) == (
+        "crashed",
+        "Ended without a word: one, two",
+    )
 
 
 def test_a_url_comes_from_the_environment_or_a_file(

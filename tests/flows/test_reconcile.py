@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import psutil
 import pytest
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from flows import reconcile, resume
 from flows.identity import Identity
@@ -23,10 +24,19 @@ from rag.params import Params
 @pytest.fixture
 def ended() -> Identity:
     """A process of this host that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    started = psutil.Process(process.pid).create_time()
-    process.communicate()
-    return replace(Identity.of_this_process(), pid=process.pid, process_started=started)
+    said = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from flows.identity import Identity as I; print(I.of_this_process().as_tags())",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = Identity.from_tags(ast.literal_eval(said.stdout))
+    assert found is not None
+    return found
 
 
 def test_a_process_is_told_from_a_later_one_with_its_pid(ended: Identity) -> None:
@@ -42,6 +52,22 @@ def test_a_process_is_told_from_a_later_one_with_its_pid(ended: Identity) -> Non
     assert ended.is_known_dead
     assert not replace(ended, host="elsewhere").is_known_dead, "nothing is known of other hosts"
     assert Identity.from_tags({"ragloop.pid": "7"}) is None
+
+
+def test_a_step_of_the_clock_makes_nobody_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel moves the boot, and with it the start of every process, along with the clock."""
+    mine = Identity.of_this_process()
+    booted, create_time = psutil.boot_time(), psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: booted + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create_time(self) + 3600)
+    assert mine.is_alive
+
+
+def test_a_process_of_an_earlier_boot_is_dead() -> None:
+    """At the same time after each boot a machine starts the same services, with the same pids."""
+    mine = Identity.of_this_process()
+    assert mine.boot, "Linux names its boots"
+    assert replace(mine, boot="another").is_known_dead
 
 
 @pytest.mark.integration
@@ -74,6 +100,43 @@ def test_mlflow_runs_of_dead_processes_are_failed_and_no_others(
     assert status.pop("dead") == "FAILED"
     assert set(status.values()) == {"RUNNING"}
     assert reconcile.fail_dead_runs(artifacts, params) == []
+
+
+def unsigned(*, seconds: float) -> FlowRun:
+    """A run that names no process, due an hour ago, Pending for so many seconds."""
+    now = datetime.now(UTC)
+    pending: State[None] = State(type=StateType.PENDING, timestamp=now - timedelta(seconds=seconds))
+    return FlowRun(flow_id=uuid4(), expected_start_time=now - timedelta(hours=1), state=pending)
+
+
+def test_a_run_that_names_no_process_is_judged_by_its_state_and_not_by_when_it_was_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After an outage every run is late, and its program takes seconds to start."""
+    minute_ago = datetime.now(UTC) - timedelta(seconds=60)
+    monkeypatch.setenv("RAGLOOP_OWN_PREFECT", "true")
+    assert not reconcile.has_died(unsigned(seconds=5), "project", minute_ago)
+    assert reconcile.has_died(unsigned(seconds=90), "project", minute_ago)
+    monkeypatch.delenv("RAGLOOP_OWN_PREFECT")
+    assert not reconcile.has_died(unsigned(seconds=90), "project", minute_ago)
+
+
+def test_a_run_is_not_dead_while_a_process_was_started_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAGLOOP_OWN_PREFECT", "true")
+    run, minute_ago = unsigned(seconds=90), datetime.now(UTC) - timedelta(seconds=60)
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"PREFECT__FLOW_RUN_ID": str(run.id)},
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert not reconcile.has_died(run, "project", minute_ago)
+        process.communicate()
+    assert reconcile.has_died(run, "project", minute_ago)
 
 
 def flow_run(name: str, *, minute: int, by_hand: bool = False) -> FlowRun:

@@ -101,3 +101,12 @@ assert not analytics.is_enabled()
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_prefect_forgets_what_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look of `watch` every quarter of an hour is 35,000 runs a year."""
+    from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
+
+    for name, value in settings.environment(Artifacts(Path("/nowhere")), LOCAL).items():
+        monkeypatch.setenv(name, value)
+    assert ServerServicesDBVacuumSettings().enabled_vacuum_types >= {"events", "flow_runs"}
