@@ -87,7 +87,7 @@ def test_evaluations_are_counted_and_a_torn_line_waits(tmp_path: Path) -> None:
 
 def test_the_diff_is_what_apply_writes_and_comments_stay(project: Artifacts) -> None:
     params = load_params(project.params)
-    values = {"reader.lora.rank": 8, "reader.training.learning_rate": 0.0005}
+    values = {"reader.lora.rank": 8, "reader.training.learning_rate": 0.001}
     changes = tune_cli.changes_to(params, values)
     assert changes == ["reader.lora.rank=8"]  # the other one is there already
     before = project.params.read_text()
