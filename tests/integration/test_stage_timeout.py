@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 STAGE = "train_reader"
 #: Long enough to be seen at work, with a checkpoint after every step.
-LONG = ("reader.training.epochs=100", "reader.training.checkpoint_minutes=1e-9")
+LONG = ("reader.training.epochs=40", "reader.training.checkpoint_minutes=1e-9")
 
 
 @pytest.fixture

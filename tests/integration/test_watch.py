@@ -90,6 +90,7 @@ def test_a_trigger_starts_what_is_served_and_a_killed_run_is_told_of(
     os.utime(document, (time.time() - 120,) * 2)
     ports = [f"schedule.{name}_port={server.free_port()}" for name in ("prefect", "mlflow")]
     rare = ["schedule.interval_seconds=1000000", "watch.incoming=incoming"]
+    rare += ["watch.cooldown_hours=0.0"]  # after the run that the test above has started
     manual.write_changes(Artifacts(project.root), [*rare, *ports])
     retrainings = (
         "select id, state_type, parameters, tags from flow_run where name like 'retrain%' "
