@@ -1,6 +1,6 @@
-"""The flows `rollback` and `prune`: what the commands of these names do, started from Prefect.
+"""The flows `rollback`, `prune` and `tune`: what the commands do, started from Prefect.
 
-`ragloop up` serves both; prune also at schedule.prune_cron of params.yaml.
+`ragloop up` serves them; prune also at schedule.prune_cron of params.yaml.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.states import Completed
 
-from flows import notices, release_commands, settings, steps, ticks, turn
+from flows import notices, reconcile, release_commands, settings, steps, ticks, turn
 from rag.artifacts import Artifacts
 from rag.errors import BusyError
 from rag.params import Params, load_params
@@ -48,6 +48,25 @@ def prune(dry_run: bool = False) -> State[dict[str, Any]]:
     return Completed(
         name="Listed" if dry_run else "Pruned", message=pruned.detail, data=pruned.to_json()
     )
+
+
+@flow(
+    name="tune",
+    flow_run_name=steps.run_name,
+    on_failure=[notices.failed],
+    on_crashed=[notices.crashed],
+)
+def tune(trials: int | None = None, timeout_minutes: float | None = None) -> State[dict[str, Any]]:
+    """Searches for better parameters; writes none of them, which `ragloop tune --apply` does."""
+    artifacts, params = _project()
+    reconcile.label_flow_run(artifacts)  # a search takes hours: its age does not say that it died
+    from flows import tune as searching  # and with it optuna, which is an extra
+
+    result = searching.tune(artifacts, params, trials=trials, timeout_minutes=timeout_minutes)
+    best = result["best"]
+    values = ", ".join(f"{key} {value}" for key, value in best["params"].items())
+    message = f"trial {best['trial']} is best, {result['metric']} {best['value']:.2f}: {values}"
+    return Completed(name="Searched", message=message, data=result)
 
 
 def _project() -> tuple[Artifacts, Params]:

@@ -34,11 +34,16 @@ def resume(dead: Sequence[FlowRun], *, limit: int) -> list[str]:
 def newest_scheduled(dead: Sequence[FlowRun]) -> FlowRun | None:
     """The newest dead run of a deployment.
 
-    One is enough: whatever the others were made for, it sees the project as it is now. Runs that
-    were started by hand are left to who started them.
+    One is enough: whatever the others were made for, it sees the project as it is now. A
+    retraining goes before any other run, which costs less to do again or waits for somebody. Runs
+    that were started by hand are left to who started them.
     """
     deployed = [run for run in dead if run.deployment_id is not None]
-    return max(deployed, key=lambda run: str(run.expected_start_time or run.created), default=None)
+
+    def rank(run: FlowRun) -> tuple[bool, str]:
+        return run.name.startswith("retrain "), str(run.expected_start_time or run.created)
+
+    return max(deployed, key=rank, default=None)
 
 
 def times_resumed(tags: Sequence[str]) -> int:

@@ -5,8 +5,8 @@
 With a port, `/health` there says whether it still looks for runs that are due.
 
 `retrain` runs at schedule.cron, `refresh` and `prune` where they have a cron line, `watch` at
-watch.cron; `rollback` only when somebody starts it. docs/scheduling.md says what becomes of a tick
-that was missed.
+watch.cron; `rollback` and `tune` only when somebody starts them. docs/scheduling.md says what
+becomes of a tick that was missed.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def deployments(params: Params) -> list[Served]:
-    """What is served; `watch` where this version has it."""
+    """What is served; `watch` where this version has it, `tune` where optuna is installed."""
     when = params.schedule
     served = [
         Served("retrain", "flows.retrain", when.cron),
@@ -104,6 +104,8 @@ def deployments(params: Params) -> list[Served]:
     ]
     if importlib.util.find_spec("flows.watch"):
         served.append(Served("watch", "flows.watch", params.flat().get("watch.cron")))
+    if importlib.util.find_spec("optuna"):
+        served.append(Served("tune", "flows.operations", None))
     return served
 
 

@@ -60,8 +60,9 @@ def prefect_api(artifacts: Artifacts) -> Iterator[None]:
         processes.running(command, artifacts.root, log=log, variables=variables) as program,
         own_api(address),
     ):
-        # Meanwhile: prefect reads the address when it is first imported.
+        # What the run needs, imported meanwhile: prefect not before it can read the address.
         import_module("prefect.flows")
+        import_module("mlflow")
         await_healthy(program, f"{address}/api/health", "Prefect's server", log=log)
         try:
             yield

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag.release.store import data_folder, tracking_uri
+from rag.startup import spare_collector
 from rag.weights import BUNDLED_PREFIX
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def configure(
     Programs of this environment come first on PATH, so that `python` in dvc.yaml is this Python.
     Where MLflow is comes from params.yaml alone, so that all parts agree.
     """
+    spare_collector()
     silence(debug=debug)
     _set_missing(environment(artifacts, params, offline=offline))
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(artifacts, params)

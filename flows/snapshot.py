@@ -25,10 +25,12 @@ def take_snapshot(artifacts: Artifacts) -> Snapshot:
     """
     record = record_of(artifacts)
     details = []
-    if is_empty(artifacts.raw):
+    is_filled = is_empty(artifacts.raw)
+    if is_filled:
         details.append(_fill(artifacts, record))
     relative = str(record.relative_to(artifacts.root))
-    if not record.exists() or dvc.status(artifacts.root, relative):
+    # What DVC itself has just put there is what the record says.
+    if not record.exists() or (not is_filled and dvc.status(artifacts.root, relative)):
         dvc.add(artifacts.root, artifacts.raw)
         details.append("recorded")
     return Snapshot(dvc.recorded_hash(record), ", ".join(details) or "unchanged")

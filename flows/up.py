@@ -16,7 +16,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 
-from flows import lock, orphans, reconcile, resume, server, stores, sweep, terminal
+from flows import (
+    lock,
+    metrics_server,
+    orphans,
+    reconcile,
+    resume,
+    server,
+    stores,
+    sweep,
+    terminal,
+)
 from flows.supervisor import Part, Supervisor
 from flows.up_log import UpLog, log_file
 from rag.artifacts import Artifacts
@@ -38,7 +48,7 @@ def run(artifacts: Artifacts, params: Params) -> None:
     with lock.hold(server.up_lock(artifacts), "ragloop up"), _stopped_by_signals():
         killed_at = _take_record(artifacts)
         orphans.end_orphans(artifacts)
-        servers = _servers(artifacts, params)
+        servers = [*_servers(artifacts, params), *metrics_server.parts(params)]
         _check_ports(params, servers)
         log = UpLog(log_file(artifacts), params.up)
         try:
@@ -157,12 +167,16 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def _check_ports(params: Params, parts: Sequence[Part]) -> None:
-    wanted = {"prefect": params.schedule.prefect_port, "mlflow": params.schedule.mlflow_port}
+    wanted = {
+        "prefect": ("schedule.prefect_port", params.schedule.prefect_port),
+        "mlflow": ("schedule.mlflow_port", params.schedule.mlflow_port),
+        metrics_server.NAME: ("up.metrics_port", params.up.metrics_port),
+    }
+    settings = [wanted[part.name] for part in parts if part.name in wanted]
     taken = [
-        f"port {wanted[part.name]} is in use: stop its program, or set another "
-        f"schedule.{part.name}_port in params.yaml"
-        for part in parts
-        if part.name in wanted and not server.is_port_free(wanted[part.name])
+        f"port {port} is in use: stop its program, or set another {name} in params.yaml"
+        for name, port in settings
+        if port is not None and not server.is_port_free(port)
     ]
     if taken:
         raise InputError(taken)

@@ -21,6 +21,7 @@ from rag.errors import InputError, RagError
 from rag.finetune.workers import is_started_by_a_launcher, joined, launch, rank
 from rag.params import Params, load_params
 from rag.stages import STAGES, run_stage
+from rag.startup import spare_collector
 
 #: The folder that a stage works in, where it is not the working directory.
 ROOT_VARIABLE = "RAGLOOP_ROOT"
@@ -78,17 +79,23 @@ def run(stage: str) -> None:
 
 @contextmanager
 def _timed(stage: str, artifacts: Artifacts) -> Iterator[None]:
-    """Writes when the stage's own function began and ended, in seconds since the epoch.
+    """Writes when the stage's own function began and ended (seconds since the epoch), and its CPU.
 
     What a run takes beyond these times is overhead: benchmarks/overhead.py adds it up.
     """
-    began = time.time()
+    began, cpu_began = time.time(), _cpu_seconds()
     yield
     if rank() == 0:
         artifacts.stage_times.mkdir(parents=True, exist_ok=True)
-        times = {"began": began, "ended": time.time()}
+        cpu_seconds = _cpu_seconds() - cpu_began
+        times = {"began": began, "ended": time.time(), "cpu_seconds": cpu_seconds}
         path = artifacts.stage_times / f"{stage}.json"
         path.write_text(json.dumps(times), encoding="utf-8")
+
+
+def _cpu_seconds() -> float:
+    """User and system time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def _training_processes(stage: str, params: Params) -> int:
@@ -109,4 +116,5 @@ def _quiet_libraries() -> None:
 
 
 if __name__ == "__main__":
+    spare_collector()
     sys.exit(main(sys.argv[1:]))

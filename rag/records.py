@@ -232,7 +232,7 @@ def write_table(rows: Iterable[Any], schema: pa.Schema, path: Path) -> None:
 
 def read_table(path: Path) -> pa.Table:
     """Reads a Parquet table whole."""
-    return pq.read_table(path)
+    return pq.ParquetFile(path).read()  # pq.read_table would import pandas
 
 
 def _from_rows(kind: type[Any], rows: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -265,8 +265,9 @@ def read_chunks(path: Path, *, document_ids: Iterable[str] | None = None) -> lis
     if document_ids is None:
         return _from_rows(Chunk, read_table(path).to_pylist())
     wanted = pa.array(sorted(set(document_ids)), pa.string())
-    chosen = pc.field("document_id").isin(wanted)
-    return _from_rows(Chunk, pq.read_table(path, filters=chosen).to_pylist())
+    batches = _iter_rows(path, _ROW_GROUP, None, 0)
+    chosen = (rows.filter(pc.is_in(rows["document_id"], value_set=wanted)) for rows in batches)
+    return _from_rows(Chunk, [row for rows in chosen for row in rows.to_pylist()])
 
 
 def iter_chunks(path: Path, batch_rows: int = 4096, *, start: int = 0) -> Iterator[list[Chunk]]:

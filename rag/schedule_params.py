@@ -80,6 +80,7 @@ class ScheduleParams(Section):
 
 class UpParams(Section):
     data_folder: str | None = None
+    metrics_port: Port | None = None
     check_seconds: Seconds = 5.0
     hang_seconds: Seconds = 60.0
     backoff_seconds: Seconds = 1.0

@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "rag.tune_params",
     ),
     ("rag.watch_params",),
-    ("rag.records", "rag.artifacts", "rag.params", "rag.weights", "rag.progress"),
+    ("rag.records", "rag.artifacts", "rag.params", "rag.weights", "rag.progress", "rag.startup"),
     ("rag.corpus", "rag.search_space"),
     ("rag.retrieval",),
     ("rag.reading",),

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rag.errors import IndexMismatchError
-from rag.records import sorted_json
+from rag.records import read_table, sorted_json
 from rag.retrieval.encoder import FloatMatrix
 
 IdArray = npt.NDArray[np.uint64]
@@ -136,7 +136,7 @@ def read_embeddings(folder: Path) -> Embeddings:
     """
     facts = read_facts(folder)
     try:
-        column = pq.read_table(folder / IDS).column("chunk_id").combine_chunks()
+        column = read_table(folder / IDS).column("chunk_id").combine_chunks()
         ids = column.to_numpy(zero_copy_only=False).astype(np.uint64, copy=False)
         # numpy cannot map an array without a byte
         vectors = np.load(folder / VECTORS, mmap_mode="r" if facts.count else None)

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from flows import metrics_server
 from flows.metrics import exposition
 from flows.server import free_port
 from rag.artifacts import Artifacts
+from rag.errors import InputError
 from rag.params import Params
 from rag.release import ledger
 
@@ -83,6 +85,24 @@ def test_a_source_that_cannot_be_read_is_counted_and_leaves_the_others(
     assert up == wanted
     assert not [name for name, _ in found if name.startswith("ragloop_decisions")]
     assert not (artifacts.state / "mlflow.db").exists()
+
+
+def test_it_is_a_part_of_up_where_a_port_is_set() -> None:
+    assert metrics_server.parts(Params()) == []
+    (part,) = metrics_server.parts(Params.model_validate({"up": {"metrics_port": 9464}}))
+    assert part.name == "metrics"
+    assert part.address == "http://127.0.0.1:9464/metrics"
+    assert part.command[-2:] == ["--port", "9464"]
+
+
+def test_a_port_without_the_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)  # as if it were not there
+    with pytest.raises(InputError) as refused:
+        metrics_server.parts(Params.model_validate({"up": {"metrics_port": 9464}}))
+    assert refused.value.problems == (
+        "up.metrics_port is 9464, and prometheus-client is not installed",
+    )
+    assert 'pip install "ragloop[metrics]"' in refused.value.hint
 
 
 @pytest.mark.integration

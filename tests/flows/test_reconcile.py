@@ -157,6 +157,10 @@ def test_the_newest_run_of_the_schedule_is_the_one_to_take_up() -> None:
     chosen = resume.newest_scheduled(runs)
     assert chosen
     assert chosen.name == "new"
+    later = [*runs, flow_run("retrain 2026-11-22", minute=5), flow_run("watch", minute=12)]
+    retraining = resume.newest_scheduled(later)
+    assert retraining
+    assert retraining.name == "retrain 2026-11-22", "before a look of the watch that died after it"
     assert resume.newest_scheduled(runs[2:]) is None
     assert resume.newest_scheduled([]) is None
 

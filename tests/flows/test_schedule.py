@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -56,6 +57,19 @@ def test_what_is_served_and_when() -> None:
     served = {each.flow: each.cron for each in schedule.deployments(params)}
     expected = {"retrain": "0 4 * * 1", "refresh": None, "rollback": None, "prune": "0 6 * * *"}
     assert served.items() >= expected.items()
+
+
+def test_what_is_served_has_a_flow_of_its_name() -> None:
+    served = schedule.deployments(Params())
+    assert [each.function.name for each in served] == [each.flow for each in served]
+
+
+def test_a_search_is_served_where_its_package_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    (tune,) = [each for each in schedule.deployments(Params()) if each.flow == "tune"]
+    assert schedule.schedule_of(tune, ScheduleParams()) is None, "only when somebody starts it"
+    assert set(tune.function.parameters.properties) == {"trials", "timeout_minutes"}
+    monkeypatch.setitem(sys.modules, "optuna", None)  # as if it were not there
+    assert "tune" not in {each.flow for each in schedule.deployments(Params())}
 
 
 def test_the_schedule_is_a_cron_line_in_its_zone_or_an_interval() -> None:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -31,6 +32,8 @@ PASSWORD = "of-the-database"
 PREFECT_AUTH = "ragloop:of-prefect"
 MLFLOW_PASSWORD = "of-mlflow-and-long"
 _DEBIAN = Path("/usr/lib/postgresql")
+#: Everybody may make a folder there and reach it, whatever TMPDIR says.
+_PUBLIC = "/tmp"
 
 
 def postgres_programs() -> Path | None:
@@ -54,14 +57,25 @@ class Team:
 
 
 @contextmanager
-def postgres(programs: Path, folder: Path) -> Iterator[str]:
-    """A new PostgreSQL on this machine only; its address with user and password."""
-    user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
-    folder.mkdir()
-    (folder / "password").write_text(PASSWORD)
-    if user:
-        shutil.chown(folder, user)
-        shutil.chown(folder / "password", user)
+def postgres(programs: Path) -> Iterator[str]:
+    """A new PostgreSQL on this machine only; its address with user and password.
+
+    Its files lie in a folder of their own: pytest's are root's alone, where root runs the tests,
+    and PostgreSQL refuses to run as root.
+    """
+    user = "postgres" if os.getuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="ragloop-postgres-", dir=_PUBLIC) as name:
+        folder = Path(name)
+        (folder / "password").write_text(PASSWORD)
+        if user:
+            shutil.chown(folder, user)
+            shutil.chown(folder / "password", user)
+        with _running(programs, folder, user) as address:
+            yield address
+
+
+@contextmanager
+def _running(programs: Path, folder: Path, user: str | None) -> Iterator[str]:
     data, port = folder / "data", server.free_port()
     options: dict[str, object] = {"cwd": folder, "user": user}
     subprocess.run(
@@ -118,13 +132,10 @@ def team(
     pytest.importorskip("psycopg2", reason="needs the extra: pip install 'ragloop[team]'")
     assert first_run.code == 0, first_run.err
     folder = tmp_path_factory.mktemp("team")
-    folder.chmod(0o711)
-    for parent in folder.parents[:2]:
-        parent.chmod(0o711)  # PostgreSQL's own user has to reach its folder
     root = folder / "project"
     shutil.copytree(project.root, root, symlinks=True, ignore=_stores)
     with ExitStack() as stack:
-        database = stack.enter_context(postgres(programs, folder / "postgres"))
+        database = stack.enter_context(postgres(programs))
         ports = server.free_port(), server.free_port()
         prefect, mlflow = (f"http://{server.HOST}:{port}" for port in ports)
         base = dict(project.environment) | {"PREFECT_HOME": str(folder / "prefect-home")}

@@ -42,6 +42,25 @@ OVERRIDES = (
 )
 
 
+#: The flow, as its deployment runs it, with a Prefect server for the time.
+FLOW = """
+import json
+from flows import server, settings, stores
+from rag.artifacts import Artifacts
+from rag.params import load_params
+
+artifacts = Artifacts.here()
+params = load_params(artifacts.params)
+settings.configure(artifacts, params)
+stores.initialise(artifacts, params)
+with server.prefect_api(artifacts):
+    from flows.operations import tune
+
+    state = tune(return_state=True)
+print(json.dumps([state.name, state.message, state.result()]))
+"""
+
+
 @dataclass(frozen=True)
 class Search:
     """A project in which a search came to its end, and what the command printed."""
@@ -225,3 +244,32 @@ def test_mlflow_has_the_study_and_its_trials_nested(killed: Search) -> None:
         if state == "complete":
             assert value == pytest.approx(max(point.value for point in curve), abs=1e-3)
     assert client.get_experiment_by_name("ragloop") is None
+
+
+def test_the_flow_gives_what_the_command_gave(undisturbed: Search) -> None:
+    """It finds the study at its end, and says so in Prefect."""
+    root = undisturbed.artifacts.root
+    done = subprocess.run(
+        [sys.executable, "-c", FLOW],
+        cwd=root,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    name, message, result = json.loads(done.stdout.splitlines()[-1])
+    assert {**result, "diff": undisturbed.result["diff"], "applied": False} == undisturbed.result
+    best = undisturbed.result["best"]
+    assert (name, message) == (
+        "Searched",
+        f"trial {best['trial']} is best, dev_f1 {best['value']:.2f}: "
+        f"reader.training.learning_rate {best['params']['reader.training.learning_rate']}",
+    )
+    database = root / ".ragloop" / "prefect" / "prefect.db"
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30) as connection:
+        query = "SELECT state_type, state_name, labels FROM flow_run"
+        ((kind, state, labels),) = connection.execute(query).fetchall()
+    assert (kind, state) == ("COMPLETED", "Searched")
+    assert "ragloop.pid" in json.loads(labels), "a search that dies is told from one that works"

@@ -46,6 +46,7 @@ def served(project: Project, first_run: Finished) -> Iterator[subprocess.Popen[s
             "schedule.interval_seconds=10",
             f"schedule.prefect_port={server.free_port()}",
             f"schedule.mlflow_port={server.free_port()}",
+            f"up.metrics_port={server.free_port()}",
         ],
     )
     with up(project) as process:
@@ -54,10 +55,12 @@ def served(project: Project, first_run: Finished) -> Iterator[subprocess.Popen[s
 
 def test_both_servers_answer(project: Project, served: subprocess.Popen[str]) -> None:
     addresses = json.loads(server.up_record(Artifacts(project.root)).read_text())
-    assert set(addresses) == {"prefect", "mlflow"}
+    assert set(addresses) == {"prefect", "mlflow", "metrics"}
     for address in addresses.values():
         with urllib.request.urlopen(address, timeout=20) as page:
             assert page.status == 200
+            text = page.read().decode()
+    assert "ragloop_ledger_rows_total" in text, "the last of them is for Prometheus"
     with urllib.request.urlopen(f"{addresses['prefect']}/ui-settings", timeout=20) as page:
         assert json.load(page)["api_url"] == f"{addresses['prefect']}/api", "what its pages ask"
     assert served.poll() is None

@@ -1,4 +1,7 @@
-"""`ragloop watch`: new data starts a run that says why it happened; nothing new starts none."""
+"""`ragloop watch`: new data starts a run that says why it happened; nothing new starts none.
+
+Under `ragloop up` it is the deployment that is started, and a run that is killed is told of.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import json
 import os
 import time
 
+import psutil
 import pytest
 
-from flows import manual
+from flows import manual, server
 from rag.artifacts import Artifacts
 from rag.monitoring import bounded_log
 from tests.integration.conftest import Finished, Project
+from tests.integration.serving import family, up, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -59,3 +64,57 @@ def test_new_data_starts_a_run_and_the_run_says_so(project: Project, first_run: 
     again = project.ragloop("watch", "--json")
     assert status_of(again)["new_data"] == "quiet"
     assert json.loads(again.out)["started"] is None
+
+
+def told(project: Project) -> list[str]:
+    """The events of all notices so far."""
+    return [row["event"] for row in bounded_log.read(Artifacts(project.root).notices)]
+
+
+def process_of(run: str, up_pid: int) -> list[psutil.Process]:
+    """What Prefect's runner has started for a flow run."""
+    named = [
+        (process, process.environ().get("PREFECT__FLOW_RUN_ID", "")) for process in family(up_pid)
+    ]
+    return [process for process, name in named if name.replace("-", "") == run.replace("-", "")]
+
+
+def test_a_trigger_starts_what_is_served_and_a_killed_run_is_told_of(
+    project: Project, first_run: Finished
+) -> None:
+    """Nothing else would start a run here for days; the run is killed when it has begun."""
+    assert first_run.code == 0, first_run.err
+    document = project.root / "incoming" / "documents" / "newer.md"
+    document.parent.mkdir(parents=True, exist_ok=True)
+    document.write_text("The harbour office closes at four in the afternoon.")
+    os.utime(document, (time.time() - 120,) * 2)
+    ports = [f"schedule.{name}_port={server.free_port()}" for name in ("prefect", "mlflow")]
+    rare = ["schedule.interval_seconds=1000000", "watch.incoming=incoming"]
+    rare += ["watch.cooldown_hours=0.0"]  # after the run that the test above has started
+    manual.write_changes(Artifacts(project.root), [*rare, *ports])
+    retrainings = (
+        "select id, state_type, parameters, tags from flow_run where name like 'retrain%' "
+        "and deployment_id is not null and auto_scheduled = 0 and start_time is not null "
+        "order by start_time desc limit 1"
+    )
+    before, seen = told(project), project.prefect(retrainings)
+    with up(project) as served:
+        address = json.loads(server.up_record(Artifacts(project.root)).read_text())["prefect"]
+        ordered = project.python(
+            *("-m", "prefect", "deployment", "run", "watch/scheduled"),
+            variables={"PREFECT_API_URL": f"{address}/api"},
+        )
+        assert ordered.returncode == 0, ordered.stderr
+        wait_until(lambda: project.prefect(retrainings) != seen, "the trigger starts no run")
+        ((run, _, parameters, tags),) = project.prefect(retrainings)
+        assert json.loads(parameters)["reason"]["triggers"] == ["new_data"]
+        assert "trigger:new_data" in json.loads(tags)
+        looks = "select state_name from flow_run where name like 'watch%' order by created desc"
+        wait_until(lambda: project.prefect(looks)[0] == ("Started",), "the look does not end")
+
+        (process,) = process_of(run, served.pid)
+        process.kill()
+        query = f"select state_type from flow_run where id = '{run}'"
+        wait_until(lambda: project.prefect(query) == [("CRASHED",)], "the run is not closed")
+        wait_until(lambda: told(project)[len(before) :] == ["crashed"], "nobody is told")
+    assert project.connections_refused() == []
