@@ -67,9 +67,16 @@ class Soak:
         self._next_change = 0.0
 
     def run(
-        self, kinds: Iterator[str], *, ticks: int, retrainings: int, minutes: float, interval: int
+        self,
+        kinds: Iterator[str],
+        *,
+        ticks: int,
+        retrainings: int,
+        minutes: float,
+        interval: int,
+        faults: int = 0,
     ) -> Records:
-        """Faults until there were enough ticks and retrainings, a quiet end, and the records."""
+        """Faults until there were enough of all three, a quiet end, and the records."""
         system = self._system
         system.start()
         self._sampler.start()
@@ -77,7 +84,8 @@ class Soak:
             wait_until_served(system)
             deadline = time.monotonic() + 60 * minutes
             for kind in kinds:
-                if self._is_enough(ticks, retrainings) or time.monotonic() > deadline:
+                is_enough = len(self._faults) >= faults and self._is_enough(ticks, retrainings)
+                if is_enough or time.monotonic() > deadline:
                     break
                 self._fall(kind, deadline)
             while not self._is_enough(ticks, retrainings) and time.monotonic() < deadline:

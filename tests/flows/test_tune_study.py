@@ -147,7 +147,7 @@ def test_importance_waits_for_enough_trials() -> None:
     study = opened()
     for number in range(tune_study.ENOUGH_FOR_IMPORTANCE):
         assert tune_study.importance(study) is None
-        drawn = {KEYS[0]: 8 + 8 * (number % 2), KEYS[1]: 1e-4 + 1e-5 * number**2}
+        drawn = {KEYS[0]: 8 + 8 * (number % 2), KEYS[1]: 2e-4 + 1e-5 * number**2}
         value = 1000.0 * 60 * drawn[KEYS[1]] + drawn[KEYS[0]] / 4
         study.add_trial(optuna.trial.create_trial(params=drawn, distributions=space(), value=value))
     shares = tune_study.importance(study)

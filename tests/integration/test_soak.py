@@ -26,7 +26,9 @@ def test_a_short_soak(tmp_path: Path) -> None:
     began = time.monotonic()
     try:
         soak = Soak(system, seed=5, say=print, recovery_seconds=5.0)
-        records = soak.run(iter(KINDS), ticks=4, retrainings=1, minutes=10, interval=15)
+        records = soak.run(
+            iter(KINDS), ticks=4, retrainings=1, minutes=10, interval=15, faults=len(KINDS)
+        )
         print(report(records))
         made = [fault.kind for fault in records.faults if not fault.skipped]
         assert {"kill dvc", "kill schedule", "MLflow locked"} <= set(made)

@@ -197,10 +197,12 @@ def test_kill_9_of_everything_but_a_stage_is_made_good_by_the_next_start(
             )
             assert ordered.returncode == 0, ordered.stderr
         orphan = training_below(first)
-        others = [process for process in family(first.pid) if process != orphan]
-        for process in others:  # so that no guard has time to act
+        everybody = family(first.pid)
+        for process in everybody:  # so that no guard has time to act, nor the training to end
             process.suspend()
-        for process in others:
+        for process in everybody:
+            if process == orphan:
+                continue
             process.kill()
         first.wait(20)
     assert is_at_work(orphan), "it has outlived its guard"

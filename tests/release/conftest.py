@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,15 +52,28 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("störe of releases")
 
 
-@pytest.fixture
-def _mlflow(state: Path) -> Iterator[None]:
-    """The session's store, chosen again for every test: tests of other folders choose theirs."""
+@contextmanager
+def chosen_store(state: Path) -> Iterator[None]:
+    """The session's store, and the environment as it was found afterwards."""
     from rag.release.store import configure
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
             patch.delenv(name, raising=False)
         configure(Artifacts(state, state_folder=state), Params())
+        yield
+
+
+@pytest.fixture
+def _mlflow(state: Path) -> Iterator[None]:
+    """Chosen again for every test: those of other folders choose theirs."""
+    with chosen_store(state):
+        yield
+
+
+@pytest.fixture(scope="module")
+def _mlflow_of_module(state: Path) -> Iterator[None]:
+    with chosen_store(state):
         yield
 
 

@@ -42,7 +42,7 @@ print(json.dumps({"answers": answers, "code": rag.__file__}))
 
 @pytest.fixture(scope="module")
 def folder(
-    answering: tuple[Artifacts, Params], state: Path, _mlflow: None
+    answering: tuple[Artifacts, Params], state: Path, _mlflow_of_module: None
 ) -> tuple[Path, dict[str, str]]:
     """The files of a registered champion, and its tags."""
     from mlflow import MlflowClient
