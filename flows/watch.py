@@ -17,7 +17,7 @@ from prefect import flow, tags
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from flows import lock, manual, notices, reasons, reconcile, settings, steps, stores
+from flows import lock, manual, notices, reasons, reconcile, server, settings, steps, stores
 from flows.look import Look, Memory, Watched, look
 from flows.schedule import DEPLOYMENT
 from rag.artifacts import Artifacts
@@ -93,7 +93,7 @@ def _start(
 ) -> dict[str, Any]:
     """Starts the run and then remembers that: by the deployment where it is served, or here."""
     reason = reasons.reason_of(firing)
-    if is_served():
+    if is_served(artifacts):
         from prefect.deployments import run_deployment
 
         run: Any = run_deployment(
@@ -115,8 +115,14 @@ def _start(
     return {"by": "this process", "reason": reason, "verdict": reached.to_json()}
 
 
-def is_served() -> bool:
-    """Whether somebody is there to run the deployment of `retrain`."""
+def is_served(artifacts: Artifacts) -> bool:
+    """Whether somebody is there to run the deployment of `retrain`.
+
+    For a minute Prefect takes a deployment for served whose `ragloop up` was killed; on a server of
+    our own nobody else serves one.
+    """
+    if server.is_own() and not server.up_addresses(artifacts):
+        return False
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import DeploymentStatus
     from prefect.exceptions import ObjectNotFound
