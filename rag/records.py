@@ -232,7 +232,9 @@ def write_table(rows: Iterable[Any], schema: pa.Schema, path: Path) -> None:
 
 def read_table(path: Path) -> pa.Table:
     """Reads a Parquet table whole."""
-    return pq.ParquetFile(path).read()  # pq.read_table would import pandas
+    # pq.read_table would import pandas; and the error of a file that is missing names it.
+    with path.open("rb") as file:
+        return pq.ParquetFile(file).read()
 
 
 def _from_rows(kind: type[Any], rows: Sequence[Mapping[str, Any]]) -> list[Any]:
