@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -201,10 +202,12 @@ def test_kill_9_of_everything_but_a_stage_is_made_good_by_the_next_start(
         others = [process for process in family(first.pid) if process != orphan]
         for process in others:  # so that no guard has time to act
             # A group that loses its leader while a member is stopped is hung up by the kernel.
-            if os.getpgid(process.pid) != os.getpgid(orphan.pid):
-                process.suspend()
+            with suppress(ProcessLookupError, psutil.NoSuchProcess):  # it may just have ended
+                if os.getpgid(process.pid) != os.getpgid(orphan.pid):
+                    process.suspend()
         for process in others:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         first.wait(20)
     assert is_at_work(orphan), "it has outlived its guard"
     (died,) = project.prefect(
