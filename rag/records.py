@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
-#: Rows that a reader can skip, or must decode, at once.
-_ROW_GROUP = 65_536
+_ROW_GROUP = 65_536  # rows that a reader can skip, or must decode, at once
 
 
 @dataclass(frozen=True)
@@ -231,10 +230,9 @@ def write_table(rows: Iterable[Any], schema: pa.Schema, path: Path) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Reads a Parquet table whole."""
-    # pq.read_table would import pandas; and the error of a file that is missing names it.
+    """Reads a Parquet table whole; the error of a missing file names it."""
     with path.open("rb") as file:
-        return pq.ParquetFile(file).read()
+        return pq.ParquetFile(file).read()  # pq.read_table would import pandas
 
 
 def _from_rows(kind: type[Any], rows: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -258,8 +256,8 @@ def read_documents(path: Path) -> list[Document]:
 
 def read_questions(path: Path, split: Split | None = None) -> list[Question]:
     """Questions in the table's order, of one split when it is given."""
-    questions = _from_rows(Question, read_table(path).to_pylist())
-    return [question for question in questions if split is None or question.split == split]
+    rows = _from_rows(Question, read_table(path).to_pylist())
+    return [question for question in rows if split is None or question.split == split]
 
 
 def read_chunks(path: Path, *, document_ids: Iterable[str] | None = None) -> list[Chunk]:
