@@ -97,7 +97,8 @@ def tune_reader(params: Params, artifacts: Artifacts, *, scores: Mapping[str, An
         **({"end_to_end": training.facts()} if isinstance(training, EndToEndTraining) else {}),
     }
     training.save(artifacts.reader)
-    # Rounded on its way, the reader that is served is not quite the one that was trained.
+    # Rounded on its way, or weighing passages in its own way, the reader that is served is not
+    # quite the one that was watched while it trained.
     is_another = params.reader.export == "merged" or params.reader.quantize != "none"
     if is_another:
         write_manifest(artifacts.reader, **facts)

@@ -12,8 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rag.params import ReaderParams
 from rag.reading.attention import additive, attention_for
 from rag.reading.beam import Steps
@@ -27,7 +25,6 @@ from rag.reading.packing import (
     Row,
     alike_lengths,
     pack,
-    question_batches,
     to_tensors,
 )
 from rag.reading.prompts import Example, conversation, flat
@@ -148,18 +145,17 @@ class CausalReader(GenerativeReader):
         return self._log_probabilities([self.prompt(source) for source in sources], answers)
 
     def question_log_probabilities(
-        self, sources: Sequence[Source], answers: Sequence[TokenIds] | None = None
+        self, sources: Sequence[Source], answers: Sequence[TokenIds]
     ) -> list[torch.Tensor]:
-        """log p of every token of a question given its passages, then of its answer where given.
+        """log p of every token of a question given its passages, then of its answer.
 
         Shapes (T_i,), with gradient. The words around the question count as well: they are the same
         for every passage. Its first token is not asked for.
         """
         prompts = [self.prompt(source) for source in sources]
-        ends = answers or [()] * len(prompts)
         return self._log_probabilities(
             [Prompt(prompt.shared, prompt.own[:1]) for prompt in prompts],
-            [(*prompt.own[1:], *end) for prompt, end in zip(prompts, ends, strict=True)],
+            [(*prompt.own[1:], *end) for prompt, end in zip(prompts, answers, strict=True)],
         )
 
     def query_log_likelihood(
@@ -169,18 +165,8 @@ class CausalReader(GenerativeReader):
 
         As `PackedSteps.query_likelihood` has it while answering.
         """
-        import torch
-
-        table = np.full((len(questions), max(map(len, passages))), -np.inf, dtype=np.float32)
-        cells = [(i, k) for i, found in enumerate(passages) for k in range(len(found))]
-        sources = [Source(questions[i], (passages[i][k].text,)) for i, k in cells]
-        costs = [[self.cost(source)] for source in sources]
-        with torch.inference_mode():
-            for batch in question_batches(costs, self.params.batch_tokens):
-                found = self.question_log_probabilities([sources[j] for j in batch])
-                for j, tokens in zip(batch, found, strict=True):
-                    table[cells[j]] = float(tokens.sum())
-        return table
+        nothing: list[TokenIds] = [()] * len(questions)
+        return self._by_passage(questions, passages, nothing, self.question_log_probabilities)
 
     def _log_probabilities(
         self, prompts: Sequence[Prompt], answers: Sequence[TokenIds]

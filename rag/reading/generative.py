@@ -9,7 +9,7 @@ class puts passages together as `rag.reading.marginal` writes it down.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +92,6 @@ class GenerativeReader(ABC):
         """Names of modules whose weights are new: an adapter has to come with them, trained."""
         return ()
 
-    # texts
-
     def answer_ids(self, answer: str) -> TokenIds:
         """Token ids of an answer and the end of the turn; an empty answer is the refusal."""
         ids = self.tokenizer(answer or REFUSAL, add_special_tokens=False).input_ids
@@ -105,8 +103,6 @@ class GenerativeReader(ABC):
         if self.params.is_marginal and texts:
             return [Source(question, (text,)) for text in texts]
         return [Source(question, tuple(texts))]
-
-    # answering
 
     def answer(
         self,
@@ -250,8 +246,6 @@ class GenerativeReader(ABC):
             readings.append(Reading(ids, float(totals[best]) / len(ids), tuple(posterior)))
         return readings
 
-    # likelihood
-
     def log_prior(self, passages: Sequence[Sequence[Passage]], width: int) -> torch.Tensor:
         """log p(z|x) by retrieval alone, shape (B, width); -inf where there is no passage."""
         return passage_prior(passages, width, self.prior_temperature).to(self.device)
@@ -278,19 +272,27 @@ class GenerativeReader(ABC):
         passages: Sequence[Sequence[Passage]],
         answers: Sequence[str],
     ) -> Array:
+        wanted = [self.answer_ids(answer) for answer in answers]
+        return self._by_passage(questions, passages, wanted, self.token_log_probabilities)
+
+    def _by_passage(
+        self,
+        questions: Sequence[str],
+        passages: Sequence[Sequence[Passage]],
+        answers: Sequence[TokenIds],
+        ask: Callable[[Sequence[Source], Sequence[TokenIds]], list[torch.Tensor]],
+    ) -> Array:
+        """The sum of what `ask` says of a question's tokens given each passage, (B, K)."""
         import torch
 
-        widest = max(map(len, passages))
-        table = np.full((len(questions), widest), -np.inf, dtype=np.float32)
+        table = np.full((len(questions), max(map(len, passages))), -np.inf, dtype=np.float32)
         cells = [(i, k) for i, found in enumerate(passages) for k in range(len(found))]
         sources = [Source(questions[i], (passages[i][k].text,)) for i, k in cells]
-        wanted = [self.answer_ids(answers[i]) for i, _ in cells]
+        wanted = [answers[i] for i, _ in cells]
         costs = [[self.cost(*pair)] for pair in zip(sources, wanted, strict=True)]
         with torch.inference_mode():
             for batch in question_batches(costs, self.params.batch_tokens):
-                found = self.token_log_probabilities(
-                    [sources[j] for j in batch], [wanted[j] for j in batch]
-                )
+                found = ask([sources[j] for j in batch], [wanted[j] for j in batch])
                 for j, tokens in zip(batch, found, strict=True):
                     table[cells[j]] = float(tokens.sum())
         return table

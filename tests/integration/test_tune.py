@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,14 @@ def environment() -> dict[str, str]:
 
 
 def finished(root: Path, *arguments: str) -> Search:
+    printed = run_to_end(root, command("--json", *arguments))
+    return Search(Artifacts(root), json.loads(printed))
+
+
+def run_to_end(root: Path, arguments: Sequence[str]) -> str:
+    """What a program that ended well has printed."""
     done = subprocess.run(
-        command("--json", *arguments),
+        arguments,
         cwd=root,
         env=environment(),
         capture_output=True,
@@ -93,7 +99,7 @@ def finished(root: Path, *arguments: str) -> Search:
         timeout=900,
     )
     assert done.returncode == 0, done.stderr
-    return Search(Artifacts(root), json.loads(done.stdout))
+    return done.stdout
 
 
 def trials_told(root: Path) -> int:
@@ -249,17 +255,8 @@ def test_mlflow_has_the_study_and_its_trials_nested(killed: Search) -> None:
 def test_the_flow_gives_what_the_command_gave(undisturbed: Search) -> None:
     """It finds the study at its end, and says so in Prefect."""
     root = undisturbed.artifacts.root
-    done = subprocess.run(
-        [sys.executable, "-c", FLOW],
-        cwd=root,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    name, message, result = json.loads(done.stdout.splitlines()[-1])
+    printed = run_to_end(root, [sys.executable, "-c", FLOW])
+    name, message, result = json.loads(printed.splitlines()[-1])
     assert {**result, "diff": undisturbed.result["diff"], "applied": False} == undisturbed.result
     best = undisturbed.result["best"]
     assert (name, message) == (
